@@ -1,0 +1,1 @@
+"""The mathematics: levels, schedules, randomness, processes, denoisers, objectives. Imports torch and nothing above."""

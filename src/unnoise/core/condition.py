@@ -1,0 +1,40 @@
+"""What a denoiser may be told of the data besides x: the protocols of conditioners and codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from unnoise.core.rng import Rng
+
+Cond = Mapping[str, Tensor]
+
+
+class Conditioner(Protocol):
+    """From raw conditions to what the network takes; may own weights (a text encoder)."""
+
+    def encode(self, raw: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The conditions of a batch; the first axis of every tensor is B."""
+        ...
+
+    def null(self, cond: Cond) -> dict[str, Tensor]:
+        """The same batch with nothing said."""
+        ...
+
+    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Tensor]:
+        """Each row's conditions replaced by `null` with probability p."""
+        ...
+
+
+class Codec(Protocol):
+    """Between raw data and states; may own weights (an autoencoder). It owns range, shape, channels and scale."""
+
+    def encode(self, raw: Tensor, rng: Rng) -> Tensor:
+        """Raw data [B, ...] as states [B, ...]."""
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """States as raw data, in their own range and dtype."""
+        ...

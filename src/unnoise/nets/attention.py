@@ -1,0 +1,85 @@
+"""Attention over positions, and from positions to a token sequence, as residual layers of a chain."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import Given, group_norm, merge, zero
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v in each head: q [B, N, C], k and v [B, L, C] -> [B, N, C], d = C / heads.
+
+    mask: [B, L] bool, True = may be attended to; at least one a row.
+    """
+    q, k, v = (z.unflatten(-1, (heads, -1)).transpose(1, 2) for z in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+    return out.transpose(1, 2).flatten(2)
+
+
+def heads_of(channels: int, head_width: int | None) -> int:
+    """The number of heads of `head_width` channels each; None = a single head."""
+    if head_width is None:
+        return 1
+    if channels % head_width:
+        raise ValueError(f"{channels} channels cannot be cut into heads of {head_width}: choose head_width as a divisor")
+    return channels // head_width
+
+
+def to_tokens(h: Tensor) -> Tensor:
+    """[B, C, *spatial] -> [B, N, C]; a view if h is channels_last."""
+    return h.flatten(2).transpose(1, 2)
+
+
+def like_features(tokens: Tensor, h: Tensor) -> Tensor:
+    """[B, N, C] -> [B, C, *spatial], the shape of h; a view in channels_last format."""
+    return tokens.transpose(1, 2).unflatten(2, h.shape[2:])
+
+
+class SelfAttention(nn.Module):
+    """h + W_o attend(q, k, v), where (q, k, v) = W_qkv norm(h) at every position; W_o starts at zero.
+
+    head_width: channels of a head, None = one head (Ho et al. 2020); Dhariwal & Nichol 2021 take 64.
+    """
+
+    def __init__(self, channels: int, head_width: int | None = None, *, skip_rescale: bool = False) -> None:
+        super().__init__()
+        self.heads = heads_of(channels, head_width)
+        self.skip_rescale = skip_rescale
+        self.norm = group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zero(nn.Linear(channels, channels))
+
+    def forward(self, h: Tensor, given: Given) -> Tensor:
+        q, k, v = self.qkv(to_tokens(self.norm(h))).chunk(3, dim=-1)
+        return merge(h, like_features(self.out(attend(q, k, v, self.heads)), h), self.skip_rescale)
+
+
+class CrossAttention(nn.Module):
+    """h + W_o attend(W_q norm(h), W_k context, W_v context); W_o starts at zero.
+
+    Beside the context stands one learned token that no mask hides: with an empty context (mask all False, a natural
+    null condition) the softmax is still defined, and positions may choose to look at nothing.
+    """
+
+    def __init__(
+        self, channels: int, context: int, head_width: int | None = None, *, skip_rescale: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads = heads_of(channels, head_width)
+        self.skip_rescale = skip_rescale
+        self.norm = group_norm(channels)
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(context, 2 * channels)
+        self.nothing = nn.Parameter(torch.zeros(2 * channels))
+        self.out = zero(nn.Linear(channels, channels))
+
+    def forward(self, h: Tensor, given: Given) -> Tensor:
+        if given.context is None:
+            raise ValueError("cross-attention needs a context [B, L, D]")
+        tokens = self.kv(given.context)
+        nothing = self.nothing.to(tokens.dtype).expand(len(tokens), 1, -1)  # autocast: parameter float32, tokens bfloat16
+        k, v = torch.cat([nothing, tokens], dim=1).chunk(2, dim=-1)
+        mask = None if given.mask is None else F.pad(given.mask, (1, 0), value=True)
+        attended = attend(self.q(to_tokens(self.norm(h))), k, v, self.heads, mask)
+        return merge(h, like_features(self.out(attended), h), self.skip_rescale)

@@ -1,0 +1,90 @@
+"""Embedding of what a network is told once per row: its noise level, class labels, a vector."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def noise_features(c_noise: Tensor, count: int, scale: float) -> Tensor:
+    """Sines and cosines of the noise level: [...] -> [..., count], count even.
+
+        cos(scale 10000^(-k/h) c), sin(scale 10000^(-k/h) c),   k = 0 .. h - 1,   h = count / 2
+
+    The angular frequencies fall geometrically from `scale` to scale/10000, so levels 1/scale apart are told apart and
+    the slowest waves are monotonic where |c| < 15000/scale. With scale = 1000 and c = index / 1000 these are the features
+    of Ho et al. 2020 (arXiv 2006.11239) in the form of Dhariwal & Nichol 2021; an angle atan2(sigma, alpha) in [0, pi/2]
+    is resolved down to sigma/alpha = 0.001.
+
+    Computed in at least float32, as a bfloat16 cannot hold a phase of 1000. The frequencies are computed here and are no
+    buffer, which `.to(bfloat16)` would round and `.to_empty()` would erase.
+    """
+    dtype = torch.promote_types(c_noise.dtype, torch.float32)
+    half = count // 2
+    k = torch.arange(half, dtype=dtype, device=c_noise.device)
+    phase = c_noise.to(dtype).unsqueeze(-1) * (scale * torch.exp(-math.log(10000) / half * k))
+    return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+
+def check_conditions(
+    net: str,
+    cond: Mapping[str, Tensor],
+    labels: Mapping[str, int],
+    **others: int | None,
+) -> None:
+    """Raises ValueError unless the conditions are those that the network was built with, all of them.
+
+    net: the network's name; labels: classes by name; others: width by name, None or 0 where the network has none.
+    A condition "name_mask" may come with "name" and may be left out.
+    """
+    built = {**labels, **{name: width for name, width in others.items() if width}}
+    for name in cond:
+        if name not in built and name.removesuffix("_mask") not in (built.keys() - labels.keys()):
+            raise ValueError(f"{net} does not know the condition {name!r}; {_built_with(net, built, labels)}")
+    for name in built:
+        if name not in cond:
+            raise ValueError(f"{net} misses the condition {name!r}; {_built_with(net, built, labels)}")
+
+
+def _built_with(net: str, built: Mapping[str, int], labels: Mapping[str, int]) -> str:
+    parts = [f"{name} ({n} {'classes' if name in labels else 'channels'})" for name, n in built.items()]
+    return f"this {net} was built with {', '.join(parts) or 'no condition'}"
+
+
+class Embedding(nn.Module):
+    """Noise level, labels and vector as one vector, the sum of an embedding of each, with SiLU after it.
+
+    features:    even number of noise features, see `noise_features`
+    width:       E, the width of the embedding
+    noise_scale: highest angular frequency of the features
+    labels:      name -> number of classes; each has one more row, index = classes, for "null" (no label)
+    vector:      width D of a condition vector, None = none
+    Source: Ho et al. 2020 for the two-layer network; Dhariwal & Nichol 2021 (arXiv 2105.05233) for the labels.
+    """
+
+    def __init__(
+        self, *, features: int, width: int, noise_scale: float, labels: Mapping[str, int], vector: int | None
+    ) -> None:
+        super().__init__()
+        if features < 2 or features % 2:
+            raise ValueError(f"the width of the network gives the number of sines and cosines: even, >= 2, got {features}")
+        self.features = features
+        self.noise_scale = noise_scale
+        self.inner = nn.Linear(features, width)
+        self.outer = nn.Linear(width, width)
+        self.labels = nn.ModuleDict({name: nn.Embedding(classes + 1, width) for name, classes in labels.items()})
+        self.vector = nn.Linear(vector, width) if vector else None
+
+    def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """c_noise [B, *sizes] -> [B, *sizes, E]. cond: a LongTensor [B] for each label, vector [B, D], others ignored."""
+        noise = noise_features(c_noise, self.features, self.noise_scale).to(self.inner.weight.dtype)
+        embedding = self.outer(F.silu(self.inner(noise)))
+        row = [embedding.shape[0], *(1,) * (embedding.ndim - 2), embedding.shape[-1]]
+        for name, table in self.labels.items():
+            embedding = embedding + table(cond[name]).view(row)
+        if self.vector is not None:
+            embedding = embedding + self.vector(cond["vector"]).view(row)
+        # Every layer that reads the embedding starts with this activation: once here is cheaper than once a layer.
+        return F.silu(embedding)

@@ -1,0 +1,127 @@
+"""Layers for 1, 2 and 3 spatial dimensions: convolution, group norm, resampling, padding, and chains of them.
+
+Every layer of a chain is called as `layer(h, given)`: h [B, C, *spatial] are the features, `given` is what the network was
+told beside its input. A layer that does not need `given` ignores it, so that layers can stand in for each other.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple, TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+AVG_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+M = TypeVar("M", bound=nn.Module)
+
+
+class Given(NamedTuple):
+    """What a network is told beside x, as its layers see it.
+
+    embedding: noise level, labels and vector in one, activated, [B, *sizes, E]; sizes are 1 where it is constant
+    context:   token sequence [B, L, D]
+    mask:      [B, L] bool, True = real token; None = all are real
+    """
+
+    embedding: Tensor
+    context: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Chain(nn.ModuleList):
+    """Layers applied one after the other, each with the same `given`."""
+
+    def forward(self, h: Tensor, given: Given) -> Tensor:
+        for layer in self:
+            h = layer(h, given)
+        return h
+
+
+def conv(dims: int, inputs: int, outputs: int, kernel: int, stride: Sequence[int] | int = 1) -> nn.Module:
+    """A convolution over `dims` axes with an odd kernel, zero-padded so that stride 1 keeps the size."""
+    if dims not in {1, 2, 3}:
+        raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
+    strides = (stride,) * dims if isinstance(stride, int) else tuple(stride)
+    return CONV[dims - 1](inputs, outputs, kernel, stride=strides, padding=kernel // 2)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with 32 groups, or fewer in narrow layers: at least 4 channels a group, and a divisor of the channels.
+
+    With one channel a group it would be instance norm and erase what the channel's mean says. From 128 channels on these
+    are the 32 groups of Ho et al. 2020; the rule for fewer channels is that of Karras et al. 2022 (arXiv 2206.00364).
+    """
+    return nn.GroupNorm(math.gcd(max(1, min(32, channels // 4)), channels), channels)
+
+
+def zero(module: M) -> M:
+    """The module with all parameters set to zero: a residual branch that ends in it starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def merge(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:
+    """skip + branch, divided by sqrt(2) if `rescale`, which keeps the variance of two independent terms.
+
+    Source: Song et al. 2021, arXiv 2011.13456, appendix H.
+    """
+    return (skip + branch) * math.sqrt(0.5) if rescale else skip + branch
+
+
+def shrink(h: Tensor, strides: Sequence[int]) -> Tensor:
+    """Average pooling by strides[i] along spatial axis i; sizes must divide (`pad` sees to it)."""
+    return AVG_POOL[len(strides) - 1](h, tuple(strides))
+
+
+def grow(h: Tensor, strides: Sequence[int]) -> Tensor:
+    """Repeats each element strides[i] times along spatial axis i: the adjoint of `shrink` up to a factor."""
+    return F.interpolate(h, size=[n * s for n, s in zip(h.shape[2:], strides, strict=True)], mode="nearest")
+
+
+class Downsample(nn.Module):
+    """A 3-wide convolution with stride: [B, C, *sizes] -> [B, C, *sizes / strides].
+
+    Source: Ho et al. 2020. Padded alike on both sides, as Dhariwal & Nichol do; Ho et al. pad on the far side alone.
+    """
+
+    def __init__(self, channels: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.conv = conv(len(strides), channels, channels, 3, strides)
+
+    def forward(self, h: Tensor, given: Given) -> Tensor:
+        return self.conv(h)
+
+
+class Upsample(nn.Module):
+    """Repetition, then a 3-wide convolution: [B, C, *sizes] -> [B, C, *sizes * strides]. Source: Ho et al. 2020."""
+
+    def __init__(self, channels: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.conv = conv(len(strides), channels, channels, 3)
+
+    def forward(self, h: Tensor, given: Given) -> Tensor:
+        return self.conv(grow(h, self.strides))
+
+
+def pad(x: Tensor, multiples: Sequence[int]) -> Tensor:
+    """x with its border repeated at the far end of each spatial axis, up to the next multiple; `crop` undoes it.
+
+    Repetition, because it works for every size (reflection asks that the padding be smaller than the image) and adds no
+    edge: group norm and attention see the padding, and zeros would be a black frame to them. At the far end, so that
+    element 0 keeps its place in the strides whatever the size.
+    """
+    missing = [-n % m for n, m in zip(x.shape[2:], multiples, strict=True)]
+    if not any(missing):
+        return x
+    return F.pad(x, list(chain.from_iterable((0, n) for n in reversed(missing))), mode="replicate")
+
+
+def crop(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The first sizes[i] elements along each spatial axis i."""
+    for axis, n in enumerate(sizes, start=2):
+        x = x.narrow(axis, 0, n)
+    return x
