@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from unnoise.core.denoiser import Cond
 from unnoise.core.rng import Rng
-
-Cond = Mapping[str, Tensor]
 
 
 class Conditioner(Protocol):

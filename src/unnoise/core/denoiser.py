@@ -14,17 +14,17 @@ from unnoise.core.level import Level, Levels
 from unnoise.core.noise import Angle, Noise
 from unnoise.core.parameterization import Parameterization
 
-X_in = TypeVar("X_in", contravariant=True)
+X_contra = TypeVar("X_contra", contravariant=True)
 Cond = Mapping[str, Tensor]
 """Conditions by name; the first axis of every tensor is B."""
 
 EMPTY: Cond = {}
 
 
-class Denoiser(Protocol[X_in]):
+class Denoiser(Protocol[X_contra]):
     """The seam between networks and everything that samples, guides or evaluates them."""
 
-    def __call__(self, x: X_in, level: Any, cond: Cond = EMPTY, *, to: Any = None) -> Any:
+    def __call__(self, x: X_contra, level: Any, cond: Cond = EMPTY, /, *, to: Any = None) -> Any:
         """The estimate of x0 given x at `level`.
 
         Args:

@@ -35,7 +35,7 @@ class Density(Protocol):
 def stratified(position: Tensor) -> Tensor:
     """Numbers in [0, 1), evenly spread over any window of consecutive positions: the golden-ratio sequence.
 
-    A function of the position in the stream of samples alone, so that it does not depend on how the stream is cut into
+    A function of the position in the stream of samples alone: it does not depend on how the stream is cut into
     batches, micro-batches and ranks.
 
     Args:

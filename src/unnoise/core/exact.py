@@ -17,7 +17,9 @@ from unnoise.core.level import Level, Levels
 
 
 class Normal:
-    """Data N(mean, std^2), independent elements: x0_hat = mean + g (x - alpha mean), g = std^2 alpha / (alpha^2 std^2 + sigma^2).
+    """Data N(mean, std^2), independent elements.
+
+    x0_hat = mean + g (x - alpha mean), g = std^2 alpha / (alpha^2 std^2 + sigma^2).
 
     Args:
         mean: broadcast against x.

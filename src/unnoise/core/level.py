@@ -118,7 +118,7 @@ def over(f: Callable[..., T], *trees: Level | Mapping[str, Level]) -> T | dict[s
     """`f` of the given levels or, where they are mappings, of each part."""
     first = trees[0]
     if isinstance(first, Mapping):
-        return {k: f(*(t[k] for t in trees)) for k in first}  # type: ignore[call-overload, index]
+        return {k: f(*(t[k] for t in trees)) for k in first}  # type: ignore[call-overload]
     return f(*trees)
 
 

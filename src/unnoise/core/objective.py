@@ -36,7 +36,7 @@ class Loss(NamedTuple):
     value: Tensor
     weight: Tensor
     level: Level | None = None
-    scalars: Mapping[str, Tensor] = {}  # noqa: RUF012 (immutable by type)
+    scalars: Mapping[str, Tensor] = {}
 
     @property
     def mean(self) -> Tensor:
@@ -72,8 +72,8 @@ def row_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
 class Denoising:
     """The weighted denoising loss w(log-SNR) |x0_hat - x0|^2 of a Gaussian process.
 
-    The residual r = F - F* lives in the network's space; x0_hat - x0 = c_out r. Without a weight the loss is |r|^2, with
-    a relative weight w c_out^2 |r|^2, with an absolute one that over p(log-SNR).
+    The residual r = F - F* lives in the network's space; x0_hat - x0 = c_out r. Without a weight the loss is |r|^2,
+    with a relative weight w c_out^2 |r|^2, with an absolute one that over p(log-SNR).
 
     Args:
         density: which levels are trained; its interval must lie in that of the denoiser.

@@ -1,6 +1,6 @@
 """A process is two transition kernels and the arithmetic of its estimates.
 
-`forward` is q(x_dst | x_src), noisier; `backward` is q(x_dst | x_src, x0) with the estimate in the place of x0, cleaner.
+`forward` is q(x_dst | x_src), noisier; `backward` is q(x_dst | x_src, x0) with the estimate as x0, cleaner.
 Corruption, the prior, SDEdit, churn, Restart and time travel are `forward`; DDPM, DDIM and everything between are
 `backward`. Guidance and in-painting speak to estimates through `mix` and `pin` only, so that they work on anything.
 """
@@ -30,9 +30,7 @@ class Process(Protocol[X]):
         """A draw of q(x_dst | x_src), `dst` noisier than `src`; q(x_dst | x0) for src = CLEAN."""
         ...
 
-    def backward(
-        self, x: X, est: Any, src: Any, dst: Any, rng: Rng, *, eta: float = 1.0, var: Variance = "small"
-    ) -> X:
+    def backward(self, x: X, est: Any, src: Any, dst: Any, rng: Rng, *, eta: float = 1.0, var: Variance = "small") -> X:
         """A draw of q(x_dst | x_src, x0 = the estimate), `dst` cleaner than `src`."""
         ...
 
@@ -40,7 +38,7 @@ class Process(Protocol[X]):
         """The estimate moved into the space; the driver and the objective call it."""
         ...
 
-    def mix(self, ests: Sequence[Any], weights: Sequence[float]) -> Any:
+    def mix(self, ests: Sequence[Any], weights: Sequence[float | Tensor]) -> Any:
         """The weighted combination of estimates: guidance arithmetic."""
         ...
 
@@ -92,7 +90,7 @@ class Gaussian:
         eta: float = 1.0,
         var: Variance = "small",
     ) -> Tensor:
-        """x_dst = alpha_dst x0 + sigma_dst (sqrt(1 - tau) eps_hat + sqrt(tau) z), eps_hat = (x - alpha_src x0) / sigma_src.
+        """x_dst = alpha_dst x0 + sigma_dst (sqrt(1 - tau) e + sqrt(tau) z), e = (x - alpha_src x0) / sigma_src.
 
         tau = eta^2 (1 - (alpha_src sigma_dst / alpha_dst sigma_src)^2): eta = 1 is DDPM's posterior, eta = 0 is DDIM
         (Song et al. 2020, arXiv:2010.02502, eq. 12 and 16). That is q(x_dst | x_src, x0), whose variance is the small
@@ -120,7 +118,8 @@ class Gaussian:
         if var != "small":
             if var == "learned" and est.var is None:
                 raise ValueError('var="learned" needs a denoiser whose estimate carries Var[x0 | x]; this one has none')
-            unknown = est.var if var == "learned" else src.sigma**2 / (src.alpha**2 + src.sigma**2)
+            normal = src.sigma**2 / (src.alpha**2 + src.sigma**2)
+            unknown = normal if est.var is None or var == "large" else est.var
             variance = variance + (dst.alpha - keep * src.alpha / src.sigma) ** 2 * unknown * (dst.sigma > 0)
         return mean + variance.sqrt() * self.noise(x, rng)
 

@@ -134,7 +134,10 @@ class Rng:
         |z| < 6.7, the reach of 32 bits.
         """
         *outer, last = like.shape[1:] if like.ndim > 1 else (1,)
-        words = self._draw(like, (*outer, last + last % 2), _NORMAL).to(exact(like.device)).unflatten(-1, (-1, 2)) * 2.0**-32
+        words = (
+            self._draw(like, (*outer, last + last % 2), _NORMAL).to(exact(like.device)).unflatten(-1, (-1, 2))
+            * 2.0**-32
+        )
         radius = (-2 * (words[..., 0] + 2.0**-33).log()).sqrt()
         angle = 2 * math.pi * words[..., 1]
         pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)

@@ -23,7 +23,7 @@ class Row(NamedTuple):
         src: the level of x.
         dst: the level to reach.
         coef: the sampler's own coefficients, [k] or [k, *level shape], of the plan's dtype.
-        index: the number of the step: its randomness.
+        number: which step of the plan this is: its randomness.
         up: the step goes up in noise.
         last: every element arrives at sigma = 0.
         idle: some element's level does not move, and is to be held exactly.
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     src: Levels
     dst: Levels
     coef: Tensor
-    index: int
+    number: int
     up: bool
     last: bool
     idle: bool

@@ -1,0 +1,5 @@
+"""Guidance: denoisers that wrap denoisers, and (later) kernels that wrap kernels. There are no pipelines."""
+
+from unnoise.guide.cfg import Cfg, Interval
+
+__all__ = ["Cfg", "Interval"]

@@ -1,0 +1,93 @@
+"""Classifier-free guidance, everywhere or within an interval of noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.core.denoiser import EMPTY, Cond, Denoiser
+from unnoise.core.estimate import Estimate
+from unnoise.core.level import Level, leaves
+from unnoise.core.process import Process
+
+
+@dataclass(frozen=True)
+class Cfg:
+    """x0_hat = scale x0_hat(cond) + (1 - scale) x0_hat(null) (Ho & Salimans 2022, arXiv:2207.12598).
+
+    scale = 1 is off and costs nothing; their w is scale - 1.
+
+    Args:
+        denoise: what to guide.
+        process: whose estimates are mixed.
+        null: from the conditions of a batch to the same with nothing said (`Conditioner.null`).
+        scale: the guidance scale, a float, or a tensor that broadcasts against x0.
+    """
+
+    denoise: Denoiser[Any]
+    process: Process[Any]
+    null: Callable[[Cond], Cond]
+    scale: float | Tensor = 1.0
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """That of the denoiser inside."""
+        return getattr(self.denoise, "interval", None)
+
+    def __call__(self, x: Any, level: Any, cond: Cond = EMPTY, *, to: Any = None) -> Any:
+        """The guided estimate."""
+        with_cond = self.denoise(x, level, cond, to=to)
+        if not isinstance(self.scale, Tensor) and self.scale == 1:
+            return with_cond
+        without = self.denoise(x, level, self.null(cond), to=to)
+        return self.process.mix([without, with_cond], [1 - self.scale, self.scale])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One denoiser where low < log-SNR < high, another elsewhere (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+
+    Decided on the host where the plan knows the level there, so that guidance costs nothing outside; where rows have
+    levels of their own both are evaluated and chosen between.
+
+    Args:
+        inside: the guided denoiser.
+        outside: the plain one.
+        low: lowest log-SNR (exclusive) of the interval.
+        high: highest log-SNR (exclusive).
+    """
+
+    inside: Denoiser[Any]
+    outside: Denoiser[Any]
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"the guidance interval of log-SNR needs low < high, got {self.low} and {self.high}")
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The trained interval of the denoiser outside."""
+        return getattr(self.outside, "interval", None)
+
+    def __call__(self, x: Any, level: Any, cond: Cond = EMPTY, *, to: Any = None) -> Any:
+        """The estimate of whichever is in charge."""
+        if isinstance(level, Level) and level.host is not None:
+            alpha, sigma = level.host
+            logsnr = 2 * (math.log(alpha) if alpha > 0 else -math.inf) - 2 * (
+                math.log(sigma) if sigma > 0 else -math.inf
+            )
+            chosen = self.inside if self.low < logsnr < self.high else self.outside
+            return chosen(x, level, cond, to=to)
+        if not isinstance(level, Level) or len(leaves(level)) != 1:
+            raise ValueError("a guidance interval needs one level for the whole state")
+        inside, outside = (d(x, level, cond, to=to) for d in (self.inside, self.outside))
+        logsnr_x = level.like(x).logsnr
+        where = (self.low < logsnr_x) & (logsnr_x < self.high)
+        return Estimate(torch.where(where, inside.x0, outside.x0))

@@ -1,0 +1,143 @@
+"""Grids: the lists of levels that samplers walk, noise first, clean data last.
+
+A grid is a frozen value: called with a number of steps and the trained interval of log-SNR it gives levels [steps + 1]
+in float64 on the host. The first level is the noisiest of the interval that the grid's own path reaches; the last is
+clean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unnoise.core.level import CLEAN, Frame, Level
+from unnoise.core.schedule import Cosine, Linear, ScaledLinear, Schedule, Table, ZeroTerminal
+
+__all__ = ["KarrasGrid", "LogSnrGrid", "TrailingGrid", "UniformGrid"]
+
+
+class Grid(Protocol):
+    """From a number of steps to levels."""
+
+    def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
+        """Levels [steps + 1], float64, the last one clean; inside `interval`, (lowest, highest) log-SNR."""
+        ...
+
+
+def _steps(steps: int) -> int:
+    if steps < 1:
+        raise ValueError(f"a grid needs at least 1 step, got {steps}")
+    return steps
+
+
+def _clean_end(levels: Level) -> Level:
+    """The levels with the clean one appended."""
+    return Level(*(torch.cat([a, c.to(a).reshape(1)]) for a, c in zip(levels[:2], CLEAN[:2], strict=True)))  # type: ignore[arg-type]
+
+
+def _time_of(schedule: Schedule, logsnr: float, low: float, high: float) -> float:
+    """The time in [low, high] at which a schedule, monotone, passes a log-SNR: bisection to 60 bits."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(schedule(torch.tensor(middle, dtype=torch.float64)).logsnr) > logsnr:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@dataclass(frozen=True)
+class UniformGrid:
+    """Equal steps in the time of a schedule, from where the trained interval begins to t = 0.
+
+    Args:
+        schedule: whose time; it must be clean at t = 0.
+    """
+
+    schedule: Schedule = Cosine()
+
+    def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
+        """t = start (1 - k / steps)."""
+        one = torch.ones((), dtype=torch.float64)
+        start = 1.0
+        if float(self.schedule(one).logsnr) < interval[0]:
+            start = _time_of(self.schedule, interval[0], 0.0, 1.0)
+        return self.schedule(torch.linspace(start, 0, _steps(steps) + 1, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class KarrasGrid:
+    """sigma^(1/rho) in equal steps, then clean (Karras et al. 2022, arXiv:2206.00364, eq. 5), in the frame alpha = 1.
+
+    Args:
+        sigma_min: smallest noise (sigma / alpha) before the clean end.
+        sigma_max: largest noise; None: that of the trained interval.
+        rho: how much the steps favour low noise.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float | None = 80.0
+    rho: float = 7.0
+
+    def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
+        """steps levels from sigma_max to sigma_min, and the clean one."""
+        high = math.exp(-interval[0] / 2) if self.sigma_max is None else self.sigma_max
+        if not math.isfinite(high):
+            raise ValueError("the trained interval reaches pure noise, where sigma / alpha is infinite: give sigma_max")
+        if not 0 < self.sigma_min < high:
+            raise ValueError(f"needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {high}")
+        share = torch.linspace(0, 1, _steps(steps), dtype=torch.float64) if steps > 1 else torch.zeros(1).double()
+        ends = [s ** (1 / self.rho) for s in (high, self.sigma_min)]
+        sigma = (ends[0] + share * (ends[1] - ends[0])) ** self.rho
+        return _clean_end(Level(torch.ones_like(sigma), sigma))
+
+
+@dataclass(frozen=True)
+class LogSnrGrid:
+    """Equal steps in log-SNR, then clean (Lu et al. 2022, arXiv:2206.00927).
+
+    Args:
+        low: first log-SNR; None: the lowest of the trained interval, which must then be finite.
+        high: last log-SNR before the clean end; None: the highest of the trained interval.
+        frame: how x is scaled on the way.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    frame: Frame = "vp"
+
+    def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
+        """steps levels from low to high, and the clean one."""
+        low = interval[0] if self.low is None else self.low
+        high = interval[1] if self.high is None else self.high
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"equal steps in log-SNR need finite ends low < high, got {low} and {high}: give both")
+        logsnr: Tensor = torch.linspace(low, high, _steps(steps), dtype=torch.float64)
+        return _clean_end(Level.of_logsnr(logsnr, self.frame))
+
+
+@dataclass(frozen=True)
+class TrailingGrid:
+    """Every (T / steps)-th entry of a table, counted from its noisy end, so that t = T is always there.
+
+    "Trailing" of Lin et al. 2023, arXiv:2305.08891, table 2; with steps = T DDPM's own list.
+
+    Args:
+        table: the table of the training.
+    """
+
+    table: Linear | ScaledLinear | Table | ZeroTerminal = Linear()
+
+    def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
+        """Entries round(T - k T / steps), k = 0..steps."""
+        alphas = self.table.alphas()
+        length = len(alphas) - 1
+        if _steps(steps) > length:
+            raise ValueError(f"a table of {length} entries has no grid of {steps} steps")
+        k = (length - torch.arange(steps + 1, dtype=torch.float64) * length / steps).round().long()
+        alpha = alphas[k]
+        return Level(alpha, ((1 - alpha) * (1 + alpha)).sqrt())
