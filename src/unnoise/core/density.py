@@ -48,7 +48,7 @@ def stratified(position: Tensor) -> Tensor:
 
 
 def uniforms(rng: Rng, position: Tensor | None = None) -> Tensor:
-    """[B] numbers in [0, 1), float64 where there is one: stratified where positions are given, independent otherwise."""
+    """[B] numbers in [0, 1): stratified where positions are given, independent otherwise."""
     if position is not None:
         return stratified(position)
     return rng.uniform(torch.zeros(len(rng), dtype=exact(rng.key.device), device=rng.key.device))

@@ -135,7 +135,9 @@ class Rng:
         """
         *outer, last = like.shape[1:] if like.ndim > 1 else (1,)
         words = (
-            self._draw(like, (*outer, last + last % 2), _NORMAL).to(exact(like.device)).unflatten(-1, (-1, 2))
+            self._draw(like, (*outer, last + last % 2), _NORMAL)
+            .to(exact(like.device))
+            .reshape(len(self), *outer, -1, 2)
             * 2.0**-32
         )
         radius = (-2 * (words[..., 0] + 2.0**-33).log()).sqrt()

@@ -12,7 +12,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
 
     mask: [B, L] bool, True = may be attended to; at least one a row.
     """
-    q, k, v = (z.unflatten(-1, (heads, -1)).transpose(1, 2) for z in (q, k, v))
+    q, k, v = (z.view(*z.shape[:2], heads, -1).transpose(1, 2) for z in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
     return out.transpose(1, 2).flatten(2)
 
@@ -22,7 +22,9 @@ def heads_of(channels: int, head_width: int | None) -> int:
     if head_width is None:
         return 1
     if channels % head_width:
-        raise ValueError(f"{channels} channels cannot be cut into heads of {head_width}: choose head_width as a divisor")
+        raise ValueError(
+            f"{channels} channels cannot be cut into heads of {head_width}: choose head_width as a divisor"
+        )
     return channels // head_width
 
 
@@ -33,7 +35,7 @@ def to_tokens(h: Tensor) -> Tensor:
 
 def like_features(tokens: Tensor, h: Tensor) -> Tensor:
     """[B, N, C] -> [B, C, *spatial], the shape of h; a view in channels_last format."""
-    return tokens.transpose(1, 2).unflatten(2, h.shape[2:])
+    return tokens.transpose(1, 2).view(h.shape)
 
 
 class SelfAttention(nn.Module):
@@ -78,7 +80,9 @@ class CrossAttention(nn.Module):
         if given.context is None:
             raise ValueError("cross-attention needs a context [B, L, D]")
         tokens = self.kv(given.context)
-        nothing = self.nothing.to(tokens.dtype).expand(len(tokens), 1, -1)  # autocast: parameter float32, tokens bfloat16
+        nothing = self.nothing.to(tokens.dtype).expand(
+            len(tokens), 1, -1
+        )  # autocast: parameter float32, tokens bfloat16
         k, v = torch.cat([nothing, tokens], dim=1).chunk(2, dim=-1)
         mask = None if given.mask is None else F.pad(given.mask, (1, 0), value=True)
         attended = attend(self.q(to_tokens(self.norm(h))), k, v, self.heads, mask)

@@ -13,12 +13,12 @@ def noise_features(c_noise: Tensor, count: int, scale: float) -> Tensor:
 
         cos(scale 10000^(-k/h) c), sin(scale 10000^(-k/h) c),   k = 0 .. h - 1,   h = count / 2
 
-    The angular frequencies fall geometrically from `scale` to scale/10000, so levels 1/scale apart are told apart and
-    the slowest waves are monotonic where |c| < 15000/scale. With scale = 1000 and c = index / 1000 these are the features
-    of Ho et al. 2020 (arXiv 2006.11239) in the form of Dhariwal & Nichol 2021; an angle atan2(sigma, alpha) in [0, pi/2]
-    is resolved down to sigma/alpha = 0.001.
+    The angular frequencies fall geometrically from `scale` to about scale/10000: levels 1/scale apart differ, and
+    the slowest sine is monotonic where |c| < 15000/scale. With scale = 1000 and c = index / 1000 these are the features
+    of Ho et al. 2020 (arXiv 2006.11239) in the form of Dhariwal & Nichol 2021 (arXiv 2105.05233); an angle
+    atan2(sigma, alpha) in [0, pi/2] is resolved down to sigma/alpha = 0.001.
 
-    Computed in at least float32, as a bfloat16 cannot hold a phase of 1000. The frequencies are computed here and are no
+    Computed in at least float32, since bfloat16 cannot hold a phase of 1000. The frequencies are made here and are no
     buffer, which `.to(bfloat16)` would round and `.to_empty()` would erase.
     """
     dtype = torch.promote_types(c_noise.dtype, torch.float32)
@@ -69,7 +69,9 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         if features < 2 or features % 2:
-            raise ValueError(f"the width of the network gives the number of sines and cosines: even, >= 2, got {features}")
+            raise ValueError(
+                f"the width of the network gives the number of sines and cosines: even, >= 2, got {features}"
+            )
         self.features = features
         self.noise_scale = noise_scale
         self.inner = nn.Linear(features, width)
@@ -78,7 +80,7 @@ class Embedding(nn.Module):
         self.vector = nn.Linear(vector, width) if vector else None
 
     def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """c_noise [B, *sizes] -> [B, *sizes, E]. cond: a LongTensor [B] for each label, vector [B, D], others ignored."""
+        """c_noise [B, *sizes] -> [B, *sizes, E]. cond: each label [B], int64, vector [B, D]; others ignored."""
         noise = noise_features(c_noise, self.features, self.noise_scale).to(self.inner.weight.dtype)
         embedding = self.outer(F.silu(self.inner(noise)))
         row = [embedding.shape[0], *(1,) * (embedding.ndim - 2), embedding.shape[-1]]

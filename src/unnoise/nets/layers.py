@@ -1,13 +1,13 @@
 """Layers for 1, 2 and 3 spatial dimensions: convolution, group norm, resampling, padding, and chains of them.
 
-Every layer of a chain is called as `layer(h, given)`: h [B, C, *spatial] are the features, `given` is what the network was
-told beside its input. A layer that does not need `given` ignores it, so that layers can stand in for each other.
+Every layer of a chain is called as `layer(h, given)`: h [B, C, *spatial] are the features, `given` is what the network
+was told beside its input. A layer that does not need `given` ignores it, so that layers can stand in for each other.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,15 +43,16 @@ def conv(dims: int, inputs: int, outputs: int, kernel: int, stride: Sequence[int
     """A convolution over `dims` axes with an odd kernel, zero-padded so that stride 1 keeps the size."""
     if dims not in {1, 2, 3}:
         raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
-    strides = (stride,) * dims if isinstance(stride, int) else tuple(stride)
+    strides: Any = stride if isinstance(stride, int) else tuple(stride)
     return CONV[dims - 1](inputs, outputs, kernel, stride=strides, padding=kernel // 2)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm with 32 groups, or fewer in narrow layers: at least 4 channels a group, and a divisor of the channels.
 
-    With one channel a group it would be instance norm and erase what the channel's mean says. From 128 channels on these
-    are the 32 groups of Ho et al. 2020; the rule for fewer channels is that of Karras et al. 2022 (arXiv 2206.00364).
+    With one channel a group it would be instance norm and erase what the channel's mean says. In published networks,
+    from 128 channels on, these are the 32 groups of Ho et al. 2020; the rule for fewer channels is that of Karras et
+    al. 2022 (arXiv 2206.00364).
     """
     return nn.GroupNorm(math.gcd(max(1, min(32, channels // 4)), channels), channels)
 

@@ -18,9 +18,10 @@ class ResidualBlock(nn.Module):
                    where (scale, shift) = W e
         out = skip(resample(x)) + conv_out(dropout(silu(h)))
 
-    x [B, inputs, *spatial] -> [B, outputs, *spatial]; e [B, *sizes, E], already activated; conv_out starts at zero; skip is
-    a 1-wide convolution where the number of channels changes. With `strides` the block also halves (`way` "down", average)
-    or doubles ("up", repetition) both branches: the resampling block of BigGAN, as Dhariwal & Nichol use it.
+    x [B, inputs, *spatial] -> [B, outputs, *spatial]; e [B, *sizes, E], already activated; conv_out starts at zero;
+    skip is a 1-wide convolution where the number of channels changes. If `way` is "down", both branches are halved by
+    the average of `strides` elements, if "up" doubled by repetition: BigGAN's resampling block, as Dhariwal & Nichol
+    use it.
     """
 
     def __init__(

@@ -1,8 +1,6 @@
 """The U-Net, for signals, images and volumes or videos."""
 
-import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -24,8 +22,8 @@ class UNet(nn.Module):
         middle:  residual block, attention, residual block
         up:      level L-1 .. 0:  `blocks` + 1 residual blocks, then a doubling (or the head)
 
-    Every layer of the way down hands its output to one block of the way up, last to first. At initialisation the head is
-    zero, so the output is exactly 0 and a preconditioned denoiser starts as c_skip x.
+    Every layer of the way down hands its output to one block of the way up, last to first. At initialisation the head
+    is zero, so the output is exactly 0 and a preconditioned denoiser starts as c_skip x.
 
     channels:      C of x
     out_channels:  channels of the output, None = C; 2 C for a learned variance
@@ -84,38 +82,129 @@ class UNet(nn.Module):
         self.noise_scale = noise_scale
         self.labels, self.vector, self.context, self.image = dict(labels or {}), vector, context, image
         self._validate()
-        self.step = (2,) * dims if self.strides is None else self.strides  # strides, resolved
-
-        widths = [int(width * m) for m in self.multipliers]
-        drops = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * len(widths)
-        embedding = 4 * width
-        block = partial(ResidualBlock, dims=dims, embedding=embedding, norm=norm, skip_rescale=skip_rescale)
-
         self.embed = Embedding(
-            features=width, width=embedding, noise_scale=noise_scale, labels=self.labels, vector=vector
+            features=width, width=4 * width, noise_scale=noise_scale, labels=self.labels, vector=vector
         )
+        widths = self._widths
         self.stem = conv(dims, channels + image, widths[0], 3)
         skips = [now := widths[0]]
         self.down = nn.ModuleList()
-        for level, wide in enumerate(widths):
+        for level in range(len(widths)):
             if level > 0:
-                self.down.append(Chain([self._resampling("down", now, partial(block, dropout=drops[level - 1]))]))
+                self.down.append(self._resampling("down", now, level))
                 skips.append(now)
             for _ in range(blocks):
-                self.down.append(Chain([block(now, wide, dropout=drops[level]), *self._attention(wide, level)]))
-                skips.append(now := wide)
+                self.down.append(self._stage(now, level))
+                skips.append(now := widths[level])
 
-        middle = self._attends(now) if middle_attention else []
-        self.middle = Chain([block(now, now, dropout=drops[-1]), *middle, block(now, now, dropout=drops[-1])])
+        deepest = len(widths) - 1
+        attend = self._attend(now) if middle_attention else []
+        self.middle = Chain([self._block(now, now, deepest), *attend, self._block(now, now, deepest)])
 
         self.up = nn.ModuleList()
-        for level, wide in reversed(list(enumerate(widths))):
+        for level in reversed(range(len(widths))):
             for i in range(blocks + 1):
-                self.up.append(
-                    Chain([block(now + skips.pop(), wide, dropout=drops[level]), *self._attention(wide, level)])
-                )
-                now = wide
-                if level > 0 and i == blocks:
-                    self.up[-1].append(self._resampling("up", now, partial(block, dropout=drops[level])))
+                stage = self._stage(now + skips.pop(), level)
+                now = widths[level]
+                if i == blocks and level > 0:  # within the last stage, so that each stage takes exactly one skip
+                    stage.extend(self._resampling("up", now, level - 1))
+                self.up.append(stage)
         self.head_norm = group_norm(now)
         self.head = zero(conv(dims, now, out_channels or channels, 3))
+
+    @property
+    def _widths(self) -> list[int]:
+        return [int(self.width * m) for m in self.multipliers]
+
+    @property
+    def _strides(self) -> tuple[int, ...]:
+        return (2,) * self.dims if self.strides is None else self.strides
+
+    def _block(
+        self, inputs: int, outputs: int, level: int, way: Literal["same", "down", "up"] = "same"
+    ) -> ResidualBlock:
+        return ResidualBlock(
+            inputs,
+            outputs,
+            dims=self.dims,
+            embedding=4 * self.width,
+            norm=self.norm,
+            dropout=self.dropout[level] if isinstance(self.dropout, tuple) else self.dropout,
+            skip_rescale=self.skip_rescale,
+            way=way,
+            strides=self._strides,
+        )
+
+    def _attend(self, channels: int) -> list[nn.Module]:
+        layers: list[nn.Module] = [SelfAttention(channels, self.head_width, skip_rescale=self.skip_rescale)]
+        if self.context:
+            layers.append(CrossAttention(channels, self.context, self.head_width, skip_rescale=self.skip_rescale))
+        return layers
+
+    def _stage(self, inputs: int, level: int) -> Chain:
+        wide = self._widths[level]
+        attend = self._attend(wide) if 2**level in self.attention else []
+        return Chain([self._block(inputs, wide, level), *attend])
+
+    def _resampling(self, way: Literal["down", "up"], channels: int, level: int) -> Chain:
+        """The step down or up into `level`."""
+        if self.resample == "block":
+            return Chain([self._block(channels, channels, level, way)])
+        return Chain([(Downsample if way == "down" else Upsample)(channels, self._strides)])
+
+    def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
+        """x [B, C, *spatial] of any sizes, c_noise [B] -> [B, out_channels, *spatial].
+
+        c_noise may instead have the axes of x, size 1 where it is constant: [B, 1, T, 1, 1] is a level for each frame.
+        It may vary only along axes that are never halved (`strides` 1).
+        x, the floating conditions and the parameters have one dtype, or autocast is on.
+        Raises ValueError for an unknown or missing condition and for a c_noise of another shape.
+        """
+        check_conditions("UNet", cond, self.labels, vector=self.vector, context=self.context, image=self.image)
+        given = Given(self.embed(self._levels(c_noise, x), cond), cond.get("context"), cond.get("context_mask"))
+        sizes = x.shape[2:]
+        h = torch.cat([x, cond["image"]], dim=1) if self.image else x
+        h = self.stem(pad(h, [s ** (len(self.multipliers) - 1) for s in self._strides]))
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, given)
+            skips.append(h)
+        h = self.middle(h, given)
+        for stage in self.up:
+            h = stage(torch.cat([h, skips.pop()], dim=1), given)
+        return crop(self.head(F.silu(self.head_norm(h))), sizes)
+
+    def _levels(self, c_noise: Tensor, x: Tensor) -> Tensor:
+        """c_noise as [B, *sizes], one entry a spatial axis, each 1 or the size of x."""
+        if x.ndim != self.dims + 2:
+            raise ValueError(f"this UNet has dims={self.dims}: x must have {self.dims + 2} axes, got {tuple(x.shape)}")
+        if c_noise.shape == x.shape[:1]:
+            return c_noise.view(-1, *(1,) * self.dims)
+        if c_noise.ndim == x.ndim and c_noise.shape[:2] == (x.shape[0], 1):
+            axes = zip(c_noise.shape[2:], x.shape[2:], self._strides, strict=True)
+            if all(c == 1 or (c == n and stride == 1) for c, n, stride in axes):
+                return c_noise.squeeze(1)
+        raise ValueError(
+            f"c_noise must be [B], or [B, 1, *sizes] with size 1 along every axis that the net halves "
+            f"(strides {self._strides}); got {tuple(c_noise.shape)} for x {tuple(x.shape)}"
+        )
+
+    def _validate(self) -> None:
+        levels = len(self.multipliers)
+        factors = {2**level for level in range(levels)}
+        if not set(self.attention) <= factors:
+            raise ValueError(f"attention names downsampling factors out of {sorted(factors)}, got {self.attention}")
+        if isinstance(self.dropout, tuple) and len(self.dropout) != levels:
+            raise ValueError(f"dropout needs one probability a level, {levels} in all, got {self.dropout}")
+        if len(self._strides) != self.dims:
+            raise ValueError(f"strides needs one factor for each of {self.dims} axes, got {self._strides}")
+        if self.norm not in {"adaptive", "additive"}:
+            raise ValueError(f"norm must be 'adaptive' or 'additive', got {self.norm!r}")
+        if self.resample not in {"block", "strided"}:
+            raise ValueError(f"resample must be 'block' or 'strided', got {self.resample!r}")
+        if self.context and not self.attention and not self.middle_attention:
+            raise ValueError(
+                "a context is attended to where the net attends: give `attention` or middle_attention=True"
+            )
+        if taken := RESERVED & self.labels.keys():
+            raise ValueError(f"{sorted(taken)} cannot be names of labels: they are other conditions")

@@ -1,0 +1,25 @@
+"""Optimisers, learning rates and averages of weights, all of them functions of one clock: samples seen."""
+
+from .adamw import AdamW, Guarded, guarded_step
+from .ema import Ema, gamma_of_width, snapshot_due, width_of_gamma
+from .posthoc import reconstruct
+from .rate import Constant, Cosine, InverseSqrt, Linear, Rate, Trapezoid
+from .scale import LossScale
+
+__all__ = [
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Ema",
+    "Guarded",
+    "InverseSqrt",
+    "Linear",
+    "LossScale",
+    "Rate",
+    "Trapezoid",
+    "gamma_of_width",
+    "guarded_step",
+    "reconstruct",
+    "snapshot_due",
+    "width_of_gamma",
+]

@@ -28,6 +28,7 @@ def sample(
     cond: Cond = EMPTY,
     *,
     open_end: bool = False,
+    invert: bool = False,
 ) -> Iterator[Step[X]]:
     """Walk a grid of levels from noise to data; yield after every step that goes down.
 
@@ -44,6 +45,7 @@ def sample(
         rng: randomness for the rows.
         cond: conditions.
         open_end: the grid may end at sigma > 0.
+        invert: the grid goes from data to noise and is solved as an ODE (`plan`).
 
     Raises:
         ValueError: from `plan`, and where `denoise` states an interval of log-SNR and the grid leaves it.
@@ -57,7 +59,7 @@ def sample(
     if interval is not None:
         check_interval(levels, interval)
     dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else torch.float32
-    rows = plan(sampler, levels, open_end=open_end, dtype=dtype, device=parts[0].device)
+    rows = plan(sampler, levels, open_end=open_end, invert=invert, dtype=dtype, device=parts[0].device)
 
     def projected(y: X, level: Any, cond: Cond = cond, /, *, to: Any = None) -> Any:
         return process.project(denoise(y, level, cond, to=to))
@@ -85,6 +87,6 @@ def _require_finite(x: Any) -> None:
         if part.is_floating_point() and not bool(torch.isfinite(part).all()):
             row = int((~torch.isfinite(part)).flatten(1).any(1).nonzero()[0])
             raise FloatingPointError(
-                f"sample {row} of the batch is not finite: the network overflowed (in float16? use bfloat16 or float32) "
+                f"sample {row} of the batch is not finite: the network overflowed (in float16? take bfloat16) "
                 "or its weights are not finite"
             )

@@ -26,6 +26,7 @@ def plan(
     levels: Levels,
     *,
     open_end: bool = False,
+    invert: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> list[Row]:
@@ -36,6 +37,8 @@ def plan(
         levels: the grid [K + 1, *level shape], or a mapping of grids for a state of parts. An element whose level stays
             the same in a step is held exactly; a step may go up in noise, for all of its elements.
         open_end: the grid may end at sigma > 0.
+        invert: the grid goes from data to noise and is solved as it stands: a step up is an ordinary step of the
+            sampler, as an ODE is integrated backwards, and not a draw of the forward process.
         dtype: of the levels and coefficients handed to the sampler.
         device: where the state is.
 
@@ -45,14 +48,17 @@ def plan(
             arrives at sigma = 0 before the last step.
     """
     grid: Any = over(lambda g: Level(*(a.detach().to("cpu", torch.float64) for a in (g.alpha, g.sigma))), levels)
-    steps = _check(grid, open_end)
+    steps = _check(grid, open_end or invert)
     ups, idles = zip(*(_moves(grid, i) for i in range(steps)), strict=True)
+    if invert:
+        _check_invertible(sampler, grid)
+        ups = (False,) * steps
     lasts = [all(bool((g.sigma[i + 1] == 0).all()) for g in leaves(grid)) for i in range(steps)]
     if sampler.evaluations > 1:
         for i in range(steps):
             if not lasts[i] and any(bool((g.sigma[i + 1] == 0).any()) for g in leaves(grid)):
                 raise ValueError(
-                    f"{type(sampler).__name__} evaluates at the level that a step reaches, and step {i} of {steps} "
+                    f"{type(sampler).__name__} evaluates at the level that a step reaches; step {i} of {steps} "
                     "reaches sigma = 0 for some elements before the last step: use a sampler of one evaluation a step, "
                     "or let all elements arrive together"
                 )
@@ -80,7 +86,7 @@ def check_interval(levels: Levels, interval: tuple[float, float]) -> None:
         for value in (seen.min(), seen.max()) if len(seen) else ():
             if value < low - _SLACK or value > high + _SLACK:
                 raise ValueError(
-                    f"the grid has a level of log-SNR {value:.4g} (sigma / alpha = {math.exp(-float(value) / 2):.4g}), "
+                    f"the grid has a level of log-SNR {value:.4g} (sigma / alpha {math.exp(-float(value) / 2):.4g}), "
                     f"but the denoiser is trained for log-SNR in [{low:.4g}, {high:.4g}]: use a grid inside that interval"
                 )
 
@@ -102,10 +108,17 @@ def _check(grid: Levels, open_end: bool) -> int:
             raise ValueError(f"level {i} of the grid is not a level: alpha {g.alpha[i]}, sigma {g.sigma[i]}")
         if not open_end and bool((g.sigma[-1] != 0).any()):
             raise ValueError(
-                f"the grid ends at sigma = {float(g.sigma[-1].max()):.4g}, which would leave that much noise in the samples: "
+                f"the grid ends at sigma = {float(g.sigma[-1].max()):.4g}, which would leave that much noise: "
                 "end it with the clean level (alpha 1, sigma 0), or say open_end=True"
             )
     return counts.pop() - 1
+
+
+def _check_invertible(sampler: Sampler[Any], grid: Levels) -> None:
+    if sampler.stochastic:
+        raise ValueError(f"{sampler} draws noise, and cannot be run from data to noise: use Euler, Heun, .. or eta=0")
+    if any(bool((g.sigma[0] == 0).any()) for g in leaves(grid)):
+        raise ValueError("an inverted grid starts at a small sigma > 0: at sigma = 0 the noise of x is not defined")
 
 
 def _moves(grid: Levels, i: int) -> tuple[bool, bool]:
@@ -118,7 +131,7 @@ def _moves(grid: Levels, i: int) -> tuple[bool, bool]:
     )
     up, down = (cross < 0) & ~still, (cross >= 0) & ~still
     if bool(up.any()) and bool(down.any()):
-        raise ValueError(f"step {i} of the grid goes up in noise for some elements and down for others: make two of it")
+        raise ValueError(f"step {i} of the grid goes up for some elements and down for others: make two of it")
     return bool(up.any()), bool(still.any())
 
 

@@ -1,0 +1,61 @@
+"""A small convolutional classifier: a judge of samples."""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import conv, group_norm, shrink
+
+
+class ConvClassifier(nn.Module):
+    """Stages of (conv, norm, silu) twice and a halving, then the mean over positions and a two-layer head.
+
+    Group norm, so that a row's verdict does not depend on its batch. Told no noise level: it judges clean samples.
+
+    channels: of x
+    classes:  number of logits
+    width:    channels of the first stage; each further stage has twice as many
+    stages:   halvings; x needs at least 2^stages elements along each axis
+    dims:     spatial axes of x
+    hidden:   F, the number of features
+    dropout:  probability, on the features while training
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        classes: int,
+        width: int = 32,
+        stages: int = 2,
+        dims: int = 2,
+        hidden: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.channels, self.classes, self.width, self.stages = channels, classes, width, stages
+        self.dims, self.hidden, self.dropout = dims, hidden, dropout
+        widths = [channels, *(width * 2**i for i in range(stages))]
+        self.body = nn.ModuleList(
+            nn.Sequential(*_conv_norm_silu(dims, a, b), *_conv_norm_silu(dims, b, b)) for a, b in pairwise(widths)
+        )
+        self.inner = nn.Linear(widths[-1], hidden)
+        self.outer = nn.Linear(hidden, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the logits are a linear function of: x [B, C, *spatial] -> [B, F]."""
+        smallest = 2**self.stages
+        if x.ndim != self.dims + 2 or min(x.shape[2:]) < smallest:
+            raise ValueError(f"x must have {self.dims} spatial axes of at least {smallest}, got {tuple(x.shape)}")
+        for stage in self.body:
+            x = shrink(stage(x), (2,) * self.dims)
+        return F.silu(self.inner(x.flatten(2).mean(dim=2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, *spatial] -> logits [B, classes]."""
+        return self.outer(F.dropout(self.features(x), self.dropout, self.training))
+
+
+def _conv_norm_silu(dims: int, inputs: int, outputs: int) -> list[nn.Module]:
+    return [conv(dims, inputs, outputs, 3), group_norm(outputs), nn.SiLU()]
