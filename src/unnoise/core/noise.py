@@ -62,6 +62,10 @@ class TableIndex:
 
     table: Linear | ScaledLinear | Table | ZeroTerminal
 
+    def __post_init__(self) -> None:
+        if len(self.table.alphas()) < 3:
+            raise ValueError("an index in a table needs at least two steps, got a table of one")
+
     def __call__(self, level: Level) -> Tensor:
         """k in [0, steps - 1], found by the angle, which is monotone along the table and finite everywhere."""
         alphas = self.table.alphas()[1:].to(level.alpha)

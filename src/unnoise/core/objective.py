@@ -114,9 +114,7 @@ class Denoising:
         exact, log_p = self.density(u)
         level = exact.to(dtype=x0.dtype)
         eps = process.noise(x0, rng.fold(1))
-        residual = model.residual(x0, eps, level, cond)
-        if mask is not None:
-            residual = process.space.project(residual)
+        residual = process.space.project(model.residual(x0, eps, level, cond))
         return Loss(row_mean(residual.square(), mask), self._weight(model, exact, log_p).to(x0.dtype), exact)
 
     def _weight(self, model: Any, level: Level, log_p: Tensor) -> Tensor:

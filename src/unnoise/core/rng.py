@@ -66,6 +66,11 @@ def _words(key: Tensor, shape: Sequence[int], tag: int) -> Tensor:
     return torch.stack(words, -1).flatten(-2)[..., :last]
 
 
+def _signed(value: int) -> int:
+    """An integer of 64 bits, signed or not, as the signed one of the same bits."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 def _floating(like: Tensor) -> torch.dtype:
     """Numbers are drawn in float32, or in float64 for a float64 state: in fewer bits [0, 1) would contain 1."""
     return torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -87,9 +92,8 @@ class Rng:
         """One row a seed (any integers of 64 bits); a single integer gives one row."""
         if not isinstance(seeds, Tensor):
             rows = [seeds] if isinstance(seeds, int) else list(seeds)
-            wrapped = [(s + 2**63) % 2**64 - 2**63 for s in rows]
-            seeds = torch.tensor(wrapped, dtype=torch.int64, device=device)
-        seeds = seeds.to(device=device, dtype=torch.int64)
+            seeds = torch.tensor([_signed(s) for s in rows], dtype=torch.int64, device=device)
+        seeds = seeds.to(device=device, dtype=torch.int64).reshape(-1)
         return Rng(torch.stack([seeds & _MASK, (seeds >> 32) & _MASK], -1))
 
     def __len__(self) -> int:
@@ -107,7 +111,7 @@ class Rng:
         """
         key = self.key
         for step in path:
-            p = torch.as_tensor(step, dtype=torch.int64, device=key.device)
+            p = torch.as_tensor(_signed(step) if isinstance(step, int) else step, dtype=torch.int64, device=key.device)
             zero = torch.zeros_like(p)
             words = philox([p & _MASK, (p >> 32) & _MASK, zero, zero + _FOLD], key.unbind(-1))
             key = torch.stack(words[:2], -1)
@@ -131,7 +135,7 @@ class Rng:
 
         Neighbours (2i, 2i + 1) of the last axis share a pair of words. Computed in float64 and rounded once, so that a
         float32 normal differs by at most 2 ulp between types of device; in float32 on MPS, which has no float64.
-        |z| < 6.7, the reach of 32 bits.
+        |z| < 6.77, the reach of 32 bits.
         """
         *outer, last = like.shape[1:] if like.ndim > 1 else (1,)
         words = (

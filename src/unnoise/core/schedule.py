@@ -47,6 +47,11 @@ def _look_up(alphas: Tensor, t: Tensor) -> Level:
     return Level(alpha, ((1 - alpha) * (1 + alpha)).clamp(min=0).sqrt())
 
 
+def _pinned(values: Tensor, t: Tensor, first: float, last: float) -> Tensor:
+    """`values`, exact at both ends: rounding there would leave noise on data, or data in noise."""
+    return values.masked_fill(t <= 0, first).masked_fill(t >= 1, last)
+
+
 @dataclass(frozen=True)
 class Linear:
     """DDPM's table: beta from 1e-4 to 0.02 in 1000 equal steps (Ho et al. 2020, arXiv:2006.11239, section 4).
@@ -135,11 +140,13 @@ class ZeroTerminal:
 
     table: Linear | ScaledLinear | Table
 
+    def __post_init__(self) -> None:
+        if len(self.table.alphas()) < 3:
+            raise ValueError("a table with zero terminal SNR needs at least two steps, got a table of one")
+
     def alphas(self) -> Tensor:
         """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1; the last is 0."""
         alphas = self.table.alphas()
-        if len(alphas) < 3:
-            raise ValueError("a table with zero terminal SNR needs at least two steps")
         noisy = alphas[1:] - alphas[-1]
         return torch.cat([alphas[:1], noisy * (alphas[1] / noisy[0])])
 
@@ -163,8 +170,7 @@ class Cosine:
     def __call__(self, t: Tensor) -> Level:
         phase = (t + self.offset) / (1 + self.offset) * (math.pi / 2)
         first = math.cos(self.offset / (1 + self.offset) * math.pi / 2)
-        alpha = (phase.cos() / first).clamp(0, 1)
-        alpha = torch.where(t >= 1, torch.zeros_like(alpha), alpha)  # cos(pi / 2) is 6e-17 in floating point
+        alpha = _pinned((phase.cos() / first).clamp(0, 1), t, 1.0, 0.0)  # cos(pi / 2) is 6e-17 in floating point
         return Level(alpha, ((1 - alpha) * (1 + alpha)).clamp(min=0).sqrt())
 
 
@@ -191,8 +197,8 @@ class Sigmoid:
     def __call__(self, t: Tensor) -> Level:
         first, last = (1 / (1 + math.exp(-u / self.tau)) for u in (self.start, self.end))
         s = torch.sigmoid((self.start + t * (self.end - self.start)) / self.tau)
-        clean = ((last - s) / (last - first)).clamp(0, 1)
-        noisy = ((s - first) / (last - first)).clamp(0, 1)
+        clean = _pinned(((last - s) / (last - first)).clamp(0, 1), t, 1.0, 0.0)
+        noisy = _pinned(((s - first) / (last - first)).clamp(0, 1), t, 0.0, 1.0)
         return Level(clean.sqrt(), noisy.sqrt())
 
 

@@ -90,4 +90,6 @@ class Interval:
         inside, outside = (d(x, level, cond, to=to) for d in (self.inside, self.outside))
         logsnr_x = level.like(x).logsnr
         where = (self.low < logsnr_x) & (logsnr_x < self.high)
-        return Estimate(torch.where(where, inside.x0, outside.x0))
+        known = inside.var is not None and outside.var is not None
+        var = torch.where(where, inside.var, outside.var) if known else None
+        return Estimate(torch.where(where, inside.x0, outside.x0), var)

@@ -35,5 +35,5 @@ def distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"rows of {a.shape[1]} and of {b.shape[1]} features have no distance")
-    for block in a.split(max(1, BUDGET // len(b))):
+    for block in torch.split(a, max(1, BUDGET // len(b))):
         yield torch.cdist(block, b, compute_mode="donot_use_mm_for_euclid_dist")

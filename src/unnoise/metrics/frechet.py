@@ -34,7 +34,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     singular covariances (fewer rows than features) are fine.
 
     Raises ValueError if the numbers of features differ, or if a set has fewer than 2 rows.
-    Source: Dowson and Landau 1982; for generated images Heusel et al. 2017, arXiv:1706.08500, eq. 6.
+    Source: Dowson and Landau 1982; for generated images Heusel et al. 2017, arXiv:1706.08500.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"moments of {len(a.mean)} and of {len(b.mean)} features have no distance")

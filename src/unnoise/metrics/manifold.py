@@ -10,8 +10,8 @@ radius 0.
                 and can be more; one outlier among the real rows cannot raise it to the top)
     coverage    share of real balls that hold a fake row          (diversity; outliers among the fake cannot raise it)
 
-Sources: precision and recall Kynkäänniemi et al. 2019, arXiv:1904.06991, eqs. 1 and 2; density and coverage Naeem et al.
-2020, arXiv:2002.09797, eqs. 3 and 4. All of them depend on the counts, so both sets must have the same.
+Sources: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 2 (precision, recall); Naeem et al. 2020, arXiv:2002.09797,
+section 3 (density, coverage; their balls are open). All depend on the counts, so both sets must have the same.
 
 Every function takes real [N, D] and fake [N, D] of any real dtype and k in [1, N - 1], returns a float, and raises
 ValueError where counts or widths differ, k is out of range or a feature is not finite. Distances are exact, in float64,

@@ -1,0 +1,6 @@
+"""Kinds of data: for each a codec, its conditions and its writers."""
+
+from unnoise.modality.image import Image
+from unnoise.modality.labels import Labels
+
+__all__ = ["Image", "Labels"]

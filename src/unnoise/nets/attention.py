@@ -1,8 +1,11 @@
 """Attention over positions, and from positions to a token sequence, as residual layers of a chain."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from .layers import Given, group_norm, merge, zero
 
@@ -13,7 +16,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
     mask: [B, L] bool, True = may be attended to; at least one a row.
     """
     q, k, v = (z.view(*z.shape[:2], heads, -1).transpose(1, 2) for z in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+    mask = None if mask is None else mask[:, None, None, :]
+    if any(unpack_dual(z).tangent is not None for z in (q, k, v)):  # type: ignore[no-untyped-call]
+        # The fused kernels have no forward-mode derivative, which flow maps and consistency models ask for.
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        out = (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(dim=-1) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)
 
 

@@ -115,7 +115,7 @@ def pad(x: Tensor, multiples: Sequence[int]) -> Tensor:
     edge: group norm and attention see the padding, and zeros would be a black frame to them. At the far end, so that
     element 0 keeps its place in the strides whatever the size.
     """
-    missing = [-n % m for n, m in zip(x.shape[2:], multiples, strict=True)]
+    missing = [(m - n % m) % m for n, m in zip(x.shape[2:], multiples, strict=True)]
     if not any(missing):
         return x
     return F.pad(x, list(chain.from_iterable((0, n) for n in reversed(missing))), mode="replicate")

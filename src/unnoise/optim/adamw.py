@@ -9,7 +9,7 @@ loss scale cost no pass over memory of their own). torch.amp.GradScaler speaks t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -46,7 +46,7 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.0
-    rate: Rate = Constant()
+    rate: Rate = field(default_factory=Constant)
     clip: float | None = 1.0
 
     def __post_init__(self) -> None:
@@ -69,9 +69,16 @@ class AdamW:
         devices = {p.device for p in params}
         if len(devices) != 1:
             raise ValueError(f"an optimiser needs parameters on exactly one device, got {sorted(map(str, devices))}")
-        lr = torch.tensor(self.lr, dtype=torch.float32, device=devices.pop())
+        device = devices.pop()
         return torch.optim.AdamW(
-            params, lr=lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+            params,
+            lr=torch.tensor(self.lr, dtype=torch.float32, device=device),
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=True,
+            # changes nothing in the fused kernels; without the word, torch refuses to capture a step in a graph
+            capturable=device.type == "cuda",
         )
 
 

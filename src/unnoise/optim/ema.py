@@ -9,8 +9,7 @@ so that a width of 0.10 averages over about the last tenth of any run, short or 
 the start a share that vanishes. As an update of one batch, beta = (1 - batch / seen)^(gamma + 1): a product of such
 betas telescopes, and the average is exactly the integral over the piecewise constant weights.
 
-Source: Karras et al. 2024 (EDM2), arXiv:2312.02696, section 3.1, eqs. 126-127 and algorithm 2 (theirs counts steps,
-ours samples).
+Source: Karras et al. 2024 (EDM2), arXiv:2312.02696, section 3.1 and appendix C (theirs counts steps, ours samples).
 """
 
 from __future__ import annotations

@@ -79,12 +79,12 @@ class InverseSqrt:
 
     reference: samples after which the factor begins to fall.
 
-    Source: Karras et al. 2024 (EDM2), arXiv:2312.02696, the decay alpha_ref / sqrt(max(t / t_ref, 1)) of section 3 and
-    appendix B, in samples instead of steps.
+    Source: Karras et al. 2024 (EDM2), arXiv:2312.02696, alpha_ref / sqrt(max(t / t_ref, 1)), in samples instead
+    of steps.
     """
 
-    warmup: int = 0
-    reference: int = 10_000_000
+    warmup: int
+    reference: int
 
     def __post_init__(self) -> None:
         _check(self.warmup)

@@ -69,7 +69,7 @@ def sample(
         with torch.no_grad():
             at = rng.fold(row.number)
             if row.up:
-                x, carry = process.forward(x, row.src, row.dst, at), sampler.init(x)
+                x, carry = held(row, process.forward(x, row.src, row.dst, at), x), sampler.init(x)
                 continue
             step = sampler.step(process, projected, x, row, at, carry)
             x, carry = held(row, step.x, x), step.carry

@@ -87,7 +87,7 @@ def check_interval(levels: Levels, interval: tuple[float, float]) -> None:
             if value < low - _SLACK or value > high + _SLACK:
                 raise ValueError(
                     f"the grid has a level of log-SNR {value:.4g} (sigma / alpha {math.exp(-float(value) / 2):.4g}), "
-                    f"but the denoiser is trained for log-SNR in [{low:.4g}, {high:.4g}]: use a grid inside that interval"
+                    f"but the denoiser is trained for log-SNR in [{low:.4g}, {high:.4g}]: use a grid inside it"
                 )
 
 

@@ -1,0 +1,91 @@
+"""A data set in memory: columns of raw data, split into what is trained on and what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unnoise.core.rng import Rng
+from unnoise.errors import UserError
+
+Columns = Mapping[str, Tensor]
+"""Raw data by name, all of one length; "x" is always there."""
+
+
+class Source(Protocol):
+    """A frozen value that knows where data are and what they are."""
+
+    def load(self) -> Dataset:
+        """The data, checked."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Columns of training and of held-out data.
+
+    Args:
+        train: what is learned from.
+        held_out: never trained on.
+        about: one line: what it is, where it comes from, its licence.
+    """
+
+    train: Columns
+    held_out: Columns
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        for split, columns in (("train", self.train), ("held_out", self.held_out)):
+            if "x" not in columns:
+                raise UserError(f"the {split} data have no column 'x', only {sorted(columns)}")
+            lengths = {k: len(v) for k, v in columns.items()}
+            if len(set(lengths.values())) != 1:
+                raise UserError(f"the columns of the {split} data differ in length: {lengths}")
+        if not len(self):
+            raise UserError("the training data are empty")
+        for k in self.train.keys() & self.held_out.keys():
+            require_finite(self.train[k], k)
+            require_finite(self.held_out[k], k)
+
+    def __len__(self) -> int:
+        return len(self.train["x"])
+
+
+def require_finite(column: Tensor, name: str) -> None:
+    """Refuse NaN and infinities before anything is trained on them.
+
+    Raises:
+        UserError: naming the first bad item.
+    """
+    if not column.is_floating_point():
+        return
+    bad = ~torch.isfinite(column)
+    if bool(bad.any()):
+        item = int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
+        count = int(bad.flatten(1).any(1).sum()) if bad.ndim > 1 else int(bad.sum())
+        raise UserError(
+            f"column {name!r} holds NaN or infinity in {count} of {len(column)} items, first in item {item}: "
+            "remove them or repair the file"
+        )
+
+
+def split(columns: Columns, held_out: float, seed: int) -> tuple[Columns, Columns]:
+    """Train and held-out parts; a share `held_out` of the items in a random order fixed by `seed`."""
+    if not 0 <= held_out < 1:
+        raise UserError(f"held_out is a share in [0, 1), got {held_out}")
+    n = len(columns["x"])
+    order = permutation(n, seed)
+    cut = round(n * held_out)
+    parts = order[cut:].sort().values, order[:cut].sort().values
+    train, test = ({k: v[i] for k, v in columns.items()} for i in parts)
+    return train, test
+
+
+def permutation(n: int, *path: int) -> Tensor:
+    """A random order of 0..n-1, int64 [n]: a pure function of n and the path (seed, epoch, ..)."""
+    draws = Rng.of(path[0]).fold(*path[1:]).uniform(torch.zeros(1, n, dtype=torch.float64))
+    return draws[0].argsort(stable=True)

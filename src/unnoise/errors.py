@@ -1,0 +1,20 @@
+"""The error that a user is meant to read: one line that names the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can mend. The command line prints it as one line and ends with its exit code."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean X?)" where a known name is close, else a list of what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    match = [k for k in known if close and k.lower() == close[0]]
+    return f": did you mean {match[0]}?" if match else f"; there are: {', '.join(known)}"

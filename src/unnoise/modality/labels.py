@@ -1,0 +1,77 @@
+"""Class labels as conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.core.denoiser import Cond
+from unnoise.core.rng import Rng
+from unnoise.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Attributes with a number of classes each. "Nothing said" of an attribute is one class more, the last.
+
+    Args:
+        classes: number of classes by attribute, e.g. {"label": 10}.
+    """
+
+    classes: Mapping[str, int] = field(default_factory=lambda: {"label": 10})
+
+    def encode(self, raw: Mapping[str, Any]) -> dict[str, Tensor]:
+        """int64 [B] by attribute; attributes that `raw` lacks are said to be nothing where another is there."""
+        there = [k for k in self.classes if k in raw]
+        if not there:
+            raise UserError(f"the data have no column for any of the conditions {sorted(self.classes)}")
+        like = torch.as_tensor(raw[there[0]])
+        return {
+            k: torch.as_tensor(raw[k]).long() if k in raw else torch.full_like(like, n, dtype=torch.int64)
+            for k, n in self.classes.items()
+        }
+
+    def null(self, cond: Cond) -> dict[str, Tensor]:
+        """The same batch with nothing said."""
+        return {k: torch.full_like(v, self.classes[k]) if k in self.classes else v for k, v in cond.items()}
+
+    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Tensor]:
+        """Each row's attributes, all of them together, replaced by nothing with probability p."""
+        null = self.null(cond)
+        first = next(iter(cond.values()))
+        gone = rng.uniform(torch.zeros(len(first), device=first.device)) < p
+        return {k: torch.where(gone, null[k], v) for k, v in cond.items()}
+
+    def check(self, cond: Mapping[str, Any]) -> None:
+        """Refuse labels that do not exist, once, on the host.
+
+        Raises:
+            UserError: naming the attribute, the value and the range.
+        """
+        for k, v in cond.items():
+            if k not in self.classes:
+                raise UserError(f"unknown condition {k!r}{nearest(k, self.classes)}")
+            values = torch.as_tensor(v)
+            if values.is_floating_point():
+                raise UserError(
+                    f"condition {k!r} takes integers from 0 to {self.classes[k] - 1}, got {values.tolist()}"
+                )
+            bad = values[(values < 0) | (values >= self.classes[k])]
+            if len(bad):
+                raise UserError(f"{k}={int(bad[0])} is out of range: there are classes 0 to {self.classes[k] - 1}")
+
+    def uniform(self, seeds: Tensor) -> dict[str, Tensor]:
+        """Conditions for rows of which nothing is asked: uniform over classes, a function of the row's seed alone.
+
+        Consecutive seeds run through the classes (of the first attribute fastest), so that any stretch of them is
+        balanced.
+        """
+        out, rest = {}, seeds
+        for k, n in self.classes.items():
+            out[k] = rest % n
+            rest = rest.div(n, rounding_mode="floor")
+        return out

@@ -1,0 +1,170 @@
+"""A recipe: everything that makes a run what it is, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.core.denoiser import Preconditioned
+from unnoise.core.level import Level
+from unnoise.core.objective import Denoising, Objective
+from unnoise.core.sampler import Sampler
+from unnoise.data.dataset import Source
+from unnoise.modality import Image, Labels
+from unnoise.optim import AdamW
+from unnoise.sample import Heun
+from unnoise.sample.grids import Grid, UniformGrid
+from unnoise.spec import Build
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is sampled unless told otherwise; stored with it.
+
+    Args:
+        sampler: how to step.
+        grid: which levels, given a number of steps and the trained interval.
+        steps: number of steps.
+        guidance: classifier-free guidance scale; 1 is off.
+        low: lowest log-SNR at which guidance acts.
+        high: highest log-SNR at which guidance acts.
+    """
+
+    sampler: Sampler[Tensor] = Heun()
+    grid: Grid = UniformGrid()
+    steps: int = 20
+    guidance: float = 1.0
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not torch.isfinite(torch.tensor(self.guidance)):
+            raise ValueError(f"guidance must be finite, got {self.guidance}")
+
+    def levels(self, interval: tuple[float, float]) -> Level:
+        """The grid for a denoiser trained in `interval`."""
+        return self.grid(self.steps, interval)
+
+
+class Phase(NamedTuple):
+    """One of the losses that a step of training takes in turn.
+
+    Args:
+        objective: the loss.
+        modules: names of the components that it trains; all others are constants to it.
+        optim: the optimiser of those.
+        every: take it in every n-th step only.
+    """
+
+    objective: Objective
+    modules: Sequence[str]
+    optim: AdamW
+    every: int = 1
+
+
+class Judge(Protocol):
+    """Reads samples: a classifier, or whatever gives features to compare them by."""
+
+    def __call__(self, train: Mapping[str, Tensor], device: torch.device) -> Reader:
+        """The judge, trained on real data."""
+        ...
+
+
+class Reader(Protocol):
+    """A trained judge."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """[N, F] features of raw data [N, ...]."""
+        ...
+
+    def read(self, x: Tensor) -> Tensor:
+        """int64 [N]: the class that each is read as."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is learned, from what, how, and how it is sampled and judged.
+
+    Args:
+        name: what the run is called.
+        data: where the data come from.
+        model: the denoiser (or whatever is trained), not yet constructed.
+        codec: between raw data and states.
+        objective: the loss.
+        conditioner: what the model may be told besides; None where nothing is.
+        optim: the optimiser of the model.
+        batch: samples a step, over all processes.
+        micro: pieces that a batch is cut into, to save memory; changes nothing else.
+        samples: samples to see in all.
+        widths: relative widths of the weight averages; any other can be made from two of them afterwards.
+        average: the width that is sampled from.
+        sampling: how the model is sampled unless told otherwise.
+        judge: what reads its samples in `evaluate`.
+        patience: steps with non-finite gradients in a row after which training ends.
+        log_every: steps between two lines of the log.
+        more: further components by name, for objectives that need them.
+        phases: further losses, each with components and an optimiser of its own, after that of the model.
+    """
+
+    name: str
+    data: Source
+    model: Build[Any]
+    codec: Image
+    objective: Objective = Denoising()
+    conditioner: Labels | None = None
+    optim: AdamW = field(default_factory=AdamW)
+    batch: int = 128
+    micro: int = 1
+    samples: int = 128_000
+    widths: tuple[float, ...] = (0.05, 0.10)
+    average: float = 0.10
+    sampling: Sampling = Sampling()
+    judge: Judge | None = None
+    patience: int = 25
+    log_every: int = 50
+    more: Mapping[str, Any] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "micro", "samples", "patience", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch % self.micro:
+            raise ValueError(f"a batch of {self.batch} does not divide into {self.micro} pieces")
+        if self.average not in self.widths:
+            raise ValueError(f"average {self.average} is not one of the widths {self.widths}")
+
+    def components(self) -> dict[str, Any]:
+        """Fresh components by name: modules constructed with fresh weights, values as they are."""
+        values = {"model": self.model, "codec": self.codec, "conditioner": self.conditioner, **self.more}
+        if isinstance(self.objective, Denoising):
+            values["process"] = self.objective.process
+        if isinstance(self.objective, Denoising) and self.model.cls is Preconditioned:
+            # The trained interval follows from the density, unless the recipe states a wider one.
+            values["model"] = Build(Preconditioned, **{"interval": self.objective.density.interval, **self.model.args})
+        built = {k: v() if isinstance(v, Build) else v for k, v in values.items() if v is not None}
+        self._check(built.get("model"))
+        return built
+
+    def _check(self, model: nn.Module | None) -> None:
+        """A density must stay inside the interval that the denoiser states, as a sampling grid must."""
+        inside = getattr(model, "interval", None)
+        if inside is None or not isinstance(self.objective, Denoising):
+            return
+        low, high = self.objective.density.interval
+        if low < inside[0] - 1e-6 or high > inside[1] + 1e-6:
+            raise ValueError(
+                f"the density draws log-SNR in [{low:.4g}, {high:.4g}], the denoiser is for [{inside[0]:.4g}, "
+                f"{inside[1]:.4g}]: set model.interval, or the density's ends"
+            )
+
+    def all_phases(self) -> tuple[Phase, ...]:
+        """The model's own phase, and the others."""
+        return (Phase(self.objective, ("model",), self.optim), *self.phases)

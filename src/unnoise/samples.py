@@ -1,0 +1,89 @@
+"""What was sampled: raw data, with the seed and the conditions of each row."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from unnoise.errors import UserError
+
+
+class Samples:
+    """Samples in the data's own range and dtype.
+
+    Args:
+        raw: [N, ...], as the codec decoded them.
+        seeds: int64 [N], of each row.
+        cond: conditions of each row, as they were asked for.
+        codec: how to write and show them.
+    """
+
+    def __init__(self, raw: Tensor, seeds: Tensor, cond: Mapping[str, Tensor], codec: Any) -> None:
+        self.raw, self.seeds, self.cond, self.codec = raw, seeds, dict(cond), codec
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __getitem__(self, rows: int | slice) -> Samples:
+        rows = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        return Samples(self.raw[rows], self.seeds[rows], {k: v[rows] for k, v in self.cond.items()}, self.codec)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.raw.cpu().numpy(), dtype=dtype)
+
+    def name(self, row: int) -> str:
+        """A file name for a row: its seed and its conditions."""
+        said = "".join(f"-{k}{int(v[row])}" for k, v in self.cond.items() if v.ndim == 1)
+        return f"seed{int(self.seeds[row]):06d}{said}{self.codec.suffix}"
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write a grid (a name that ends in .png), an archive (.npz), or a folder with a file a row.
+
+        Returns the files written.
+        """
+        path = Path(path)
+        try:
+            if path.suffix == ".npz":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(".part.npz")
+                columns = {"x": np.asarray(self), "seed": self.seeds.cpu().numpy()}
+                np.savez_compressed(part, **columns, **{k: v.cpu().numpy() for k, v in self.cond.items()})
+                part.replace(path)
+                return [path]
+            if path.suffix == ".png":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(".part.png")
+                self.codec.grid(self.raw).save(part, "PNG")
+                part.replace(path)
+                return [path]
+            if path.suffix:
+                raise UserError(
+                    f"cannot write samples as {path.suffix!r}: .png is a grid, .npz an archive, else a folder"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            files = [path / self.name(i) for i in range(len(self))]
+            for row, file in zip(self.raw, files, strict=True):
+                self.codec.write(row, file)
+            return files
+        except (OSError, zipfile.BadZipFile) as e:
+            raise UserError(f"samples could not be written to {path}: {e}") from e
+
+    def _repr_png_(self) -> bytes:
+        """A grid, as notebooks show it."""
+        buffer = io.BytesIO()
+        self.codec.grid(self.raw).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        shape, dtype = tuple(self.raw.shape), str(self.raw.dtype).removeprefix("torch.")
+        return (
+            f"Samples({shape}, {dtype}, seeds {int(self.seeds[0])}..{int(self.seeds[-1])})"
+            if len(self)
+            else "Samples()"
+        )

@@ -1,0 +1,158 @@
+"""Values and modules as JSON, and back.
+
+A frozen dataclass is described by its fields, an `nn.Module` by the arguments of its constructor, which it keeps as
+attributes of the same names, a `Build` by the arguments it will be constructed with. What a description may build is
+this package's own types and those that the caller passes; nothing else is imported and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from unnoise.errors import UserError
+
+PACKAGE = __name__.split(".", maxsplit=1)[0]
+TYPE, MAP, FLOAT = "$type", "$map", "$float"
+T = TypeVar("T", bound=nn.Module)
+
+
+class SpecError(UserError):
+    """A value cannot be described, or a description cannot be built."""
+
+
+class Build(Generic[T]):
+    """A module that is described but not yet constructed: ``Build(UNet, channels=1)()`` is ``UNet(channels=1)``.
+
+    Recipes hold these, so that a recipe is a light value and every run begins with fresh weights.
+
+    Args:
+        cls: the class of the module.
+        args: arguments of its constructor, by name; checked against its signature at once. `Build`s among them are
+            constructed too.
+
+    Raises:
+        TypeError: for an argument that the constructor does not have, or one it lacks.
+    """
+
+    def __init__(self, cls: type[T], /, **args: Any) -> None:
+        inspect.signature(cls).bind(**args)
+        self.cls = cls
+        self.args: Mapping[str, Any] = MappingProxyType(args)
+
+    def __call__(self) -> T:
+        """The module, with fresh weights."""
+        return self.cls(**{k: v() if isinstance(v, Build) else v for k, v in self.args.items()})
+
+    def replace(self, **args: Any) -> Build[T]:
+        """The same with other arguments."""
+        return Build(self.cls, **{**self.args, **args})
+
+    def all_args(self) -> dict[str, Any]:
+        """Every argument, defaults included."""
+        parameters = inspect.signature(self.cls).parameters
+        defaults = {k: p.default for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
+        return {k: {**defaults, **self.args}[k] for k in parameters}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Build) and self.cls is other.cls and dict(self.args) == dict(other.args)
+
+    def __hash__(self) -> int:
+        return hash((self.cls, tuple(sorted(self.args))))
+
+    def __repr__(self) -> str:
+        return f"{self.cls.__name__}({', '.join(f'{k}={v!r}' for k, v in self.args.items())})"
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """What a value consists of, by name: fields of a dataclass, constructor arguments of a module or a `Build`."""
+    if isinstance(value, Build):
+        return value.all_args()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, nn.Module):
+        out = {}
+        for name in inspect.signature(type(value)).parameters:
+            if not hasattr(value, name):
+                raise SpecError(
+                    f"{type(value).__name__} cannot be saved: it does not keep its argument {name!r}; "
+                    f"write self.{name} = {name} in its constructor"
+                )
+            out[name] = getattr(value, name)
+        return out
+    raise SpecError(f"{value!r} of type {type(value).__name__} is neither a dataclass nor a module")
+
+
+def describe(value: Any) -> Any:
+    """`value` as JSON.
+
+    Raises:
+        SpecError: for a value that is not made of dataclasses, modules, mappings, tuples, numbers and strings.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {FLOAT: str(value)}
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if isinstance(value, Mapping):
+        return {MAP: {str(k): describe(v) for k, v in value.items()}}
+    cls = value.cls if isinstance(value, Build) else type(value)
+    return {TYPE: f"{cls.__module__}.{cls.__qualname__}"} | {k: describe(v) for k, v in fields_of(value).items()}
+
+
+def build(spec: Any, types: Iterable[type] = (), *, lazy: bool = False) -> Any:
+    """The value that `spec` describes.
+
+    Args:
+        spec: what `describe` gave.
+        types: classes outside this package that may be built.
+        lazy: leave modules as `Build`s.
+
+    Raises:
+        SpecError: for a type that may not be built, or arguments that do not fit it.
+    """
+    if isinstance(spec, list):
+        return tuple(build(v, types, lazy=lazy) for v in spec)
+    if not isinstance(spec, dict):
+        return spec
+    if FLOAT in spec:
+        return float(spec[FLOAT])
+    if MAP in spec:
+        return {k: build(v, types, lazy=lazy) for k, v in spec[MAP].items()}
+    if TYPE not in spec:
+        raise SpecError(f"a description without {TYPE}: {sorted(spec)}")
+    cls = _resolve(spec[TYPE], types)
+    args = {k: build(v, types, lazy=lazy) for k, v in spec.items() if k != TYPE}
+    try:
+        return Build(cls, **args) if lazy and issubclass(cls, nn.Module) else cls(**args)
+    except (TypeError, ValueError) as e:
+        raise SpecError(f"{spec[TYPE]} cannot be built from {sorted(args)}: {e}") from e
+
+
+def _resolve(name: str, types: Iterable[type]) -> type[Any]:
+    for cls in types:
+        if f"{cls.__module__}.{cls.__qualname__}" == name or cls.__qualname__ == name.rpartition(".")[2]:
+            return cls
+    module, _, attribute = name.rpartition(".")
+    refusal = SpecError(
+        f"the description names the type {name!r}, which is not one of {PACKAGE}'s: if it is yours, pass its class "
+        "(types=[...] in Python, --types FILE.py on the command line)"
+    )
+    if not module.startswith(f"{PACKAGE}."):
+        raise refusal
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise refusal from e
+    buildable = isinstance(found, type) and (dataclasses.is_dataclass(found) or issubclass(found, nn.Module))
+    if not buildable or found.__module__ != module:
+        raise refusal
+    return found

@@ -1,0 +1,344 @@
+"""The training loop: a generator over objectives and phases that knows nothing of diffusion.
+
+Logging, saving and stopping are the caller's loop body (`fit` is one). The only clock is `State.seen`, samples seen:
+data order, noise, dropout, learning rate and averages are functions of it and of the seed, so that a run that was
+stopped and goes on is the run that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.core.objective import Batch, Loss
+from unnoise.core.rng import Rng
+from unnoise.errors import UserError
+from unnoise.optim import Ema, LossScale, guarded_step
+from unnoise.recipe import Phase, Recipe
+from unnoise.runtime import Runtime
+
+EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
+"""Of the bins of log-SNR by which losses are reported: ten, open at both ends."""
+
+
+class NonFinite(UserError):
+    """Training met non-finite numbers for too long; the message names the first layer that made one."""
+
+
+class Progress(NamedTuple):
+    """What a step of training yields; the tensors are on the device, and reading them waits for it.
+
+    Args:
+        seen: samples seen, this step's included.
+        total: samples to see, or None while that is not yet fixed.
+        loss: the mean of weight * value of the first phase.
+        norm: norm of its gradients before clipping.
+        lr: its learning rate.
+    """
+
+    seen: int
+    total: int | None
+    loss: Tensor
+    norm: Tensor
+    lr: float
+
+
+class State:
+    """Everything that training changes.
+
+    Args:
+        recipe: what to train.
+        seed: of the weights, the data order and all noise.
+        device: where.
+        total: samples to see; None where it is not yet fixed.
+        precision: dtype of the networks' matrix products; None: float32. float16 brings a loss scale.
+    """
+
+    def __init__(
+        self, recipe: Recipe, seed: int, device: torch.device, total: int | None, precision: torch.dtype | None = None
+    ) -> None:
+        with _own_generators(device, seed):
+            components = recipe.components()
+        self.components = {k: v.to(device) if isinstance(v, nn.Module) else v for k, v in components.items()}
+        self.phases = recipe.all_phases()
+        for phase in self.phases:
+            for name in phase.modules:
+                if not isinstance(self.components.get(name), nn.Module):
+                    raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
+        for module in self.networks.values():
+            if hasattr(module, "precision"):
+                module.precision = precision
+        self.optimizers = [phase.optim.build(_parameters(self.components, phase)) for phase in self.phases]
+        self.ema = Ema(self.named, recipe.widths)
+        self.seen, self.total, self.seed = 0, total, seed
+        self.scale = LossScale(device) if precision == torch.float16 else None
+        self.window = torch.zeros(3, len(EDGES) + 1, dtype=torch.float32, device=device)
+        """Since the last line of the log, by bin of log-SNR: sum of losses, of weighted losses, count."""
+        self.bad = torch.zeros(3, dtype=torch.int32, device=device)
+        """Steps skipped: in a row until now, most in a row, in all."""
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The components that are modules."""
+        return {k: v for k, v in self.components.items() if isinstance(v, nn.Module)}
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """Parameters and buffers of all networks, as "component.name"; the live tensors."""
+        return {f"{k}.{name}": x for k, m in self.networks.items() for name, x in m.state_dict().items()}
+
+    def groups(self) -> dict[str, dict[str, Tensor]]:
+        """All state besides the weights, as named tensors for a checkpoint."""
+        groups = {f"ema-{width:g}": self.ema.state(width) for width in self.ema.widths}
+        for j, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
+            names = _names(self.components, phase)
+            entries = optimizer.state_dict()["state"]
+            groups[f"optim-{j}"] = {f"{names[i]}:{k}": v for i, entry in entries.items() for k, v in entry.items()}
+        groups["train"] = {"window": self.window, "bad": self.bad} | (self.scale.state() if self.scale else {})
+        return groups
+
+    def load(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take on what `groups` gave; the weights are loaded with the components."""
+        for width in self.ema.widths:
+            self.ema.load(width, groups[f"ema-{width:g}"])
+        for j, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
+            names = _names(self.components, phase)
+            entries: dict[int, dict[str, Tensor]] = {}
+            for key, value in groups[f"optim-{j}"].items():
+                name, _, slot = key.rpartition(":")
+                entries.setdefault(names.index(name), {})[slot] = value
+            optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.window.copy_(groups["train"]["window"])
+        self.bad.copy_(groups["train"]["bad"])
+        if self.scale and "value" in groups["train"]:
+            self.scale.load(groups["train"])
+
+    @contextlib.contextmanager
+    def averaged(self, width: float) -> Iterator[None]:
+        """Within, the networks have the averaged weights and are in evaluation mode; afterwards, to the bit, their own."""
+        named, average = self.named, self.ema.state(width)
+        own = {k: x.clone() for k, x in named.items()}
+        modes = {m: m.training for m in self.networks.values()}
+        with torch.no_grad():
+            for k, x in named.items():
+                x.copy_(average[k])
+        for m in modes:
+            m.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for k, x in named.items():
+                    x.copy_(own[k])
+            for m, mode in modes.items():
+                m.train(mode)
+
+    def read_window(self, run: Runtime) -> dict[str, Any]:
+        """The losses since the last call, as numbers, over all processes; the window starts anew. Waits for the device."""
+        value, weighted, count = run.mean(self.window).cpu().double()
+        self.window.zero_()
+        total = float(count.sum())
+        by_level = [float(v / c) if c > 0 else None for v, c in zip(value, count, strict=True)]
+        mean = float(weighted.sum()) / total if total else math.nan
+        return {"loss": mean, "loss_by_logsnr": by_level, "skipped": int(self.bad[2])}
+
+
+def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) -> Iterator[Progress]:
+    """Take steps until `state.total` samples are seen, yielding after each.
+
+    A step takes each phase in turn: only its modules require gradients, which are cleared on entry; the batch is cut into
+    `recipe.micro` pieces whose gradients add up to that of the whole; the update is clipped, and skipped on the device where
+    a gradient is not finite.
+
+    Args:
+        recipe: the values.
+        state: changed in place; `state.total` may be set by the caller at any time.
+        batches: this process's rows of global batches of `recipe.batch`, with "position", from `state.seen` on.
+        run: rank and world.
+
+    Raises:
+        NonFinite: after `recipe.patience` steps in a row with gradients that are not finite.
+    """
+    phases = [_Phase(phase, j, state, run) for j, phase in enumerate(state.phases)]
+    check_every = min(recipe.log_every, recipe.patience)
+    for module in state.networks.values():
+        module.train()
+    source = iter(batches)
+    while state.total is None or state.seen < state.total:
+        batch = next(source)
+        step = state.seen // recipe.batch
+        first: tuple[Loss, Tensor, float] | None = None
+        with _own_generators(run.device, state.seed, state.seen, run.rank):
+            for phase in phases:
+                if step % phase.every == 0:
+                    taken = phase.step(batch, recipe)
+                    first = first or taken
+        state.seen += recipe.batch
+        state.ema.update(state.named, state.seen, recipe.batch)
+        assert first is not None
+        if (step + 1) % check_every == 0 and int(state.bad[1]) >= recipe.patience:
+            raise NonFinite(_blame(phases, batch, state, recipe))
+        yield Progress(state.seen, state.total, first[0].mean.detach(), first[1], first[2])
+
+
+class _Phase:
+    """A phase at work: the module that is wrapped for several processes is the objective's call itself."""
+
+    def __init__(self, phase: Phase, number: int, state: State, run: Runtime) -> None:
+        self.phase, self.number, self.state, self.run = phase, number, state, run
+        self.every = phase.every
+        self.optimizer = state.optimizers[number]
+        self.own = _parameters(state.components, phase)
+        with self._only_own():
+            self.module = run.wrap(_Call(phase, state.components))
+
+    @contextlib.contextmanager
+    def _only_own(self) -> Iterator[None]:
+        if len(self.state.phases) > 1:
+            for module in self.state.networks.values():
+                module.requires_grad_(False)
+            for p in self.own:
+                p.requires_grad_(True)
+        yield
+
+    def rng(self, batch: Batch) -> Rng:
+        """Randomness for the rows: a function of seed, phase and each row's number in the stream."""
+        return Rng.of(self.state.seed, self.run.device).fold(self.number, batch["position"])
+
+    def step(self, batch: Batch, recipe: Recipe) -> tuple[Loss, Tensor, float]:
+        """One update of the phase's modules; the loss, the gradient's norm, the learning rate."""
+        state, scale = self.state, self.state.scale
+        losses = []
+        with self._only_own():
+            for p in self.own:
+                p.grad = None
+            rows, key = len(batch["position"]), self.rng(batch)
+            if rows % recipe.micro:
+                raise UserError(f"{rows} rows of a process do not divide into {recipe.micro} micro-batches")
+            size = rows // recipe.micro
+            for i in range(recipe.micro):
+                piece = slice(i * size, (i + 1) * size)
+                with self.run.accumulating(self.module, more=i < recipe.micro - 1):
+                    loss = self.module({k: v[piece] for k, v in batch.items()}, key[piece], state.seen)
+                    objective = loss.mean / recipe.micro
+                    (objective if scale is None else objective * scale.value).backward()
+                losses.append(Loss(loss.value.detach(), loss.weight.detach(), loss.level))
+        lr = self.phase.optim.lr_at(state.seen + recipe.batch, state.total)
+        taken = guarded_step(
+            self.optimizer, self.own, clip=self.phase.optim.clip, lr=lr, scale=None if scale is None else scale.value
+        )
+        whole = _join(losses)
+        self._note(whole, taken.finite)
+        return whole, taken.norm, lr
+
+    def _note(self, loss: Loss, finite: Tensor) -> None:
+        """Keep account on the device: nothing here waits for it."""
+        state = self.state
+        if state.scale is not None:
+            # A forward pass that is not finite is not an overflow of the scale, and halving the scale would not mend it.
+            state.scale.update(finite | ~loss.value.isfinite().all())
+        streak = torch.where(finite, 0, state.bad[0] + 1)
+        state.bad.copy_(torch.stack([streak, torch.maximum(state.bad[1], streak), state.bad[2] + ~finite]))
+        if self.number == 0:
+            bins = torch.zeros_like(loss.value, dtype=torch.int64)
+            if loss.level is not None:
+                edges = torch.tensor(EDGES, device=loss.value.device)
+                bins = torch.bucketize(loss.level.logsnr.reshape(len(bins), -1)[:, 0].float(), edges)
+            member = nn.functional.one_hot(bins, len(EDGES) + 1).float()
+            value = torch.where(finite, loss.value, 0.0).float()
+            rows = torch.stack([value, value * loss.weight.float(), finite.expand_as(value).float()])
+            state.window += rows @ member
+
+
+class _Call(nn.Module):
+    """The objective's call as a module that owns what the phase trains."""
+
+    def __init__(self, phase: Phase, components: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.trained = nn.ModuleList(components[name] for name in phase.modules)
+        self._objective, self._components = phase.objective, {"all": components}
+
+    def forward(self, batch: Batch, rng: Rng, seen: int) -> Loss:
+        return self._objective(self._components["all"], batch, rng, seen)
+
+
+def _join(losses: Sequence[Loss]) -> Loss:
+    if len(losses) == 1:
+        return losses[0]
+    value, weight = torch.cat([x.value for x in losses]), torch.cat([x.weight for x in losses])
+    levels = [x.level for x in losses if x.level is not None]
+    first = levels[0] if levels else None
+    if first is not None:
+        first = first._replace(
+            alpha=torch.cat([x.alpha for x in levels]), sigma=torch.cat([x.sigma for x in levels]), host=None
+        )
+    return Loss(value, weight, first)
+
+
+def _parameters(components: Mapping[str, Any], phase: Phase) -> list[nn.Parameter]:
+    return [p for name in phase.modules for p in components[name].parameters()]
+
+
+def _names(components: Mapping[str, Any], phase: Phase) -> list[str]:
+    return [f"{name}.{k}" for name in phase.modules for k, _ in components[name].named_parameters()]
+
+
+@contextlib.contextmanager
+def _own_generators(device: torch.device, *path: int) -> Iterator[None]:
+    """Within, torch's generators (initialisation, dropout) are a function of the path; afterwards what they were."""
+    words = Rng.of(path[0]).fold(*path[1:]).key[0].tolist()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(words[0] << 31 ^ words[1])
+        yield
+
+
+def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe) -> str:
+    """Run the phases once more, eagerly, with a look at every layer: which is the first that is not finite?"""
+    start = (
+        f"training ended: {int(state.bad[1])} steps in a row had gradients that are not finite (before {state.seen} samples). "
+        "The weights and the last checkpoint are whole. "
+    )
+    found: list[str] = []
+
+    def hook(name: str) -> Any:
+        def look(module: nn.Module, args: Any, out: Any) -> None:
+            tensors = [t for t in (out if isinstance(out, tuple) else (out,)) if isinstance(t, Tensor)]
+            if any(t.is_floating_point() and not bool(torch.isfinite(t).all()) for t in tensors):
+                found.append(name)
+
+        return look
+
+    for k, column in batch.items():
+        if column.is_floating_point() and not bool(torch.isfinite(column).all()):
+            return f"{start}The data themselves are not finite: column {k!r}"
+    for phase in phases:
+        handles = [
+            m.register_forward_hook(hook(f"{k}.{name}".rstrip(".")))
+            for k, root in state.networks.items()
+            for name, m in root.named_modules()
+            if not list(m.children())
+        ]
+        try:
+            with torch.compiler.set_stance("force_eager"), _own_generators(phase.run.device, state.seed, state.seen):
+                loss = phase.phase.objective(state.components, batch, phase.rng(batch), state.seen)
+                loss.mean.backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        if found:
+            return (
+                f"{start}The first layer whose output is not finite is {found[0]!r}: lower optim.lr, or take bfloat16"
+            )
+        if not bool(loss.value.isfinite().all()):
+            return f"{start}Every layer is finite but the loss is not: look at the objective's weight"
+        for name, p in zip(_names(state.components, phase.phase), phase.own, strict=True):
+            if p.grad is not None and not bool(p.grad.isfinite().all()):
+                return (
+                    f"{start}Every output is finite, the gradient of {name!r} is not: lower optim.lr, or take bfloat16"
+                )
+    return f"{start}Run again eagerly the last batch is finite: a kernel or the precision is at fault; try --no-compile"

@@ -1,0 +1,98 @@
+"""On a GPU: a training step's bookkeeping never makes the host wait, and can be captured in a graph."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from unnoise.optim import AdamW, Ema, LossScale, guarded_step
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
+]
+
+
+@contextmanager
+def no_waiting():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def setup():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 8)).cuda()
+    for p in net.parameters():
+        p.grad = torch.randn_like(p)
+    return net, AdamW().build(net.parameters())
+
+
+def everything(net, optimizer) -> list[torch.Tensor]:
+    return [x.detach().clone() for p in net.parameters() for x in (p, *optimizer.state[p].values())]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_whole_step_never_waits():
+    net, optimizer = setup()
+    scale, named = LossScale("cuda", interval=1), dict(net.state_dict())
+    ema = Ema(named)
+    with no_waiting():
+        for k in range(1, 4):
+            finite, _ = guarded_step(optimizer, net.parameters(), clip=1.0, lr=1e-3 / k, scale=scale.value)
+            scale.update(finite)
+            ema.update(named, 8 * k, 8)
+    assert finite
+
+
+def test_a_bad_step_leaves_no_trace():
+    net, optimizer = setup()
+    guarded_step(optimizer, net.parameters(), clip=1.0, lr=1e-3)
+    old, good = everything(net, optimizer), net[0].bias.grad.clone()
+    net[0].bias.grad[3] = float("nan")
+    with no_waiting():
+        finite, _ = guarded_step(optimizer, net.parameters(), clip=1.0, lr=1e-3)
+    assert not finite
+    assert same(old, everything(net, optimizer))
+    net[0].bias.grad.copy_(good)
+    assert guarded_step(optimizer, net.parameters(), clip=1.0, lr=1e-3).finite
+    assert not same(old, everything(net, optimizer))
+
+
+def test_the_step_of_a_gpu_is_that_of_a_cpu():
+    net, optimizer = setup()
+    twin = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 8))
+    twin.load_state_dict(net.state_dict())
+    other = AdamW().build(twin.parameters())
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        q.grad = p.grad.cpu()
+    for _ in range(3):
+        guarded_step(optimizer, net.parameters(), clip=0.5, lr=1e-2)
+        guarded_step(other, twin.parameters(), clip=0.5, lr=1e-2)
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p.cpu(), q, rtol=1e-5, atol=1e-6)
+
+
+def test_a_captured_step_follows_the_learning_rate_tensor():
+    net, optimizer = setup()
+    lr = torch.tensor(1e-2, device="cuda")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        guarded_step(optimizer, net.parameters(), clip=1.0, lr=lr)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        finite, _ = guarded_step(optimizer, net.parameters(), clip=1.0, lr=lr)
+    old = everything(net, optimizer)
+    graph.replay()
+    assert finite
+    assert not same(old, everything(net, optimizer))
+    lr.zero_()
+    weights = [p.detach().clone() for p in net.parameters()]
+    graph.replay()
+    assert same(weights, [p.detach() for p in net.parameters()])
