@@ -111,7 +111,7 @@ def _disk_error(path: Path, e: Exception) -> CheckpointError:
     full = full or any(word in str(e) for word in ("No space left", "File too large", "quota"))
     why = "there is no room left on the disk" if full else str(e)
     return CheckpointError(
-        f"{path} could not be written: {why}. What was there before is whole and nothing is half-written: make room"
+        f"{path} could not be written: {why}. What was there before is whole, nothing is half-written: make room"
     )
 
 
@@ -188,7 +188,7 @@ def adopt_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]
     return sorted(own.keys() - fitting.keys())
 
 
-# A run: several checkpoints and a pointer to the latest ------------------------------------------------------------------
+# A run: several checkpoints and a pointer to the latest -----------------------------------------------------------
 
 
 def commit(run: Path, seen: int, contents: Contents) -> Path:

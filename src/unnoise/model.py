@@ -79,8 +79,8 @@ class Model:
 
         Args:
             path: the folder.
-            weights: None for the average that the recipe names, a relative width for another (reconstructed from the run's
-                snapshots where it was not tracked), "raw" for the weights as trained.
+            weights: None for the average that the recipe names, a relative width for another (reconstructed from the
+                run's snapshots where it was not tracked), "raw" for the weights as trained.
             device: where to.
             types: classes of yours that it is made of.
 
@@ -131,9 +131,9 @@ class Model:
     ) -> Samples:
         """n samples, in the data's own range and dtype.
 
-        Row i depends on seed + i, its condition and the settings alone: it is `sample(1, seed=seed + i)`, whatever n and
-        batch are. Within float32 rounding, since networks sum in another order in batches of other sizes; to the bit
-        with deterministic=True.
+        Row i depends on seed + i, its condition and the settings alone: it is `sample(1, seed=seed + i)`, whatever n
+        and batch are: within float32 rounding, since networks sum in another order in batches of other sizes, and to
+        the bit with deterministic=True.
 
         Args:
             n: how many.
@@ -173,12 +173,12 @@ class Model:
         guidance: float | None = None,
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
-        """The driver's steps for n rows at once: states and estimates on the way; `codec.decode` makes pictures of them."""
+        """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = torch.arange(seed, seed + n)
         yield from self._walk(seeds, self.conditions(n, seed, cond), self.settings(sampler, steps, guidance))
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
-        """n samples on the way from seed `first` to seed `last`: their noises, along the great circle between them."""
+        """n samples on the way from one seed to another, along the great circle between their noises."""
         settings = replace(self.settings(None, steps, None))
         if settings.sampler.stochastic:
             raise UserError(
@@ -198,7 +198,7 @@ class Model:
         self, sampler: Sampler[Tensor] | None = None, steps: int | None = None, guidance: float | None = None
     ) -> Sampling:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
-        given = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
         try:
             return replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
         except ValueError as e:

@@ -71,7 +71,7 @@ class Phase(NamedTuple):
 class Judge(Protocol):
     """Reads samples: a classifier, or whatever gives features to compare them by."""
 
-    def __call__(self, train: Mapping[str, Tensor], device: torch.device) -> Reader:
+    def __call__(self, columns: Mapping[str, Tensor], device: torch.device, /) -> Reader:
         """The judge, trained on real data."""
         ...
 

@@ -72,8 +72,8 @@ class Runtime:
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with its gradients averaged over processes; itself where there is one.
 
-        What is wrapped is a whole phase, whose forward is the objective's call: every parameter that the loss reaches is
-        reduced, however it is reached.
+        What is wrapped is a whole phase, whose forward is the objective's call: every parameter that the loss reaches
+        is reduced, however it is reached.
         """
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
             return module

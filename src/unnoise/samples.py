@@ -52,8 +52,8 @@ class Samples:
             if path.suffix == ".npz":
                 path.parent.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(".part.npz")
-                columns = {"x": np.asarray(self), "seed": self.seeds.cpu().numpy()}
-                np.savez_compressed(part, **columns, **{k: v.cpu().numpy() for k, v in self.cond.items()})
+                columns: dict[str, Any] = {k: v.cpu().numpy() for k, v in self.cond.items()}
+                np.savez_compressed(part, x=np.asarray(self), seed=self.seeds.cpu().numpy(), **columns)
                 part.replace(path)
                 return [path]
             if path.suffix == ".png":

@@ -15,15 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unnoise.core.objective import Batch, Loss
+from unnoise.core.objective import EDGES, Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, guarded_step
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime
-
-EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
-"""Of the bins of log-SNR by which losses are reported: ten, open at both ends."""
 
 
 class NonFinite(UserError):
@@ -72,7 +69,7 @@ class State:
                     raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
         for module in self.networks.values():
             if hasattr(module, "precision"):
-                module.precision = precision
+                setattr(module, "precision", precision)  # noqa: B010 (a tensor or a module to mypy)
         self.optimizers = [phase.optim.build(_parameters(self.components, phase)) for phase in self.phases]
         self.ema = Ema(self.named, recipe.widths)
         self.seen, self.total, self.seed = 0, total, seed
@@ -112,7 +109,10 @@ class State:
             for key, value in groups[f"optim-{j}"].items():
                 name, _, slot = key.rpartition(":")
                 entries.setdefault(names.index(name), {})[slot] = value
-            optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+            own = optimizer.state_dict()["param_groups"]
+            # The optimiser would otherwise hold on to the given tensors, and lose its learning rate on the device.
+            copies = {i: {k: v.clone() for k, v in entry.items()} for i, entry in entries.items()}
+            optimizer.load_state_dict({"state": copies, "param_groups": own})
         self.window.copy_(groups["train"]["window"])
         self.bad.copy_(groups["train"]["bad"])
         if self.scale and "value" in groups["train"]:
@@ -120,7 +120,7 @@ class State:
 
     @contextlib.contextmanager
     def averaged(self, width: float) -> Iterator[None]:
-        """Within, the networks have the averaged weights and are in evaluation mode; afterwards, to the bit, their own."""
+        """Within, the networks have the averaged weights, in evaluation mode; afterwards, to the bit, their own."""
         named, average = self.named, self.ema.state(width)
         own = {k: x.clone() for k, x in named.items()}
         modes = {m: m.training for m in self.networks.values()}
@@ -139,7 +139,7 @@ class State:
                 m.train(mode)
 
     def read_window(self, run: Runtime) -> dict[str, Any]:
-        """The losses since the last call, as numbers, over all processes; the window starts anew. Waits for the device."""
+        """The losses since the last call, over all processes; the window starts anew. Waits for the device."""
         value, weighted, count = run.mean(self.window).cpu().double()
         self.window.zero_()
         total = float(count.sum())
@@ -151,9 +151,9 @@ class State:
 def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) -> Iterator[Progress]:
     """Take steps until `state.total` samples are seen, yielding after each.
 
-    A step takes each phase in turn: only its modules require gradients, which are cleared on entry; the batch is cut into
-    `recipe.micro` pieces whose gradients add up to that of the whole; the update is clipped, and skipped on the device where
-    a gradient is not finite.
+    A step takes each phase in turn: only its modules require gradients, which are cleared on entry; the batch is cut
+    into `recipe.micro` pieces whose gradients add up to that of the whole; the update is clipped, and skipped on the
+    device where a gradient is not finite.
 
     Args:
         recipe: the values.
@@ -240,19 +240,12 @@ class _Phase:
         """Keep account on the device: nothing here waits for it."""
         state = self.state
         if state.scale is not None:
-            # A forward pass that is not finite is not an overflow of the scale, and halving the scale would not mend it.
+            # A forward pass that is not finite is not an overflow of the scale: halving that would not mend it.
             state.scale.update(finite | ~loss.value.isfinite().all())
         streak = torch.where(finite, 0, state.bad[0] + 1)
         state.bad.copy_(torch.stack([streak, torch.maximum(state.bad[1], streak), state.bad[2] + ~finite]))
         if self.number == 0:
-            bins = torch.zeros_like(loss.value, dtype=torch.int64)
-            if loss.level is not None:
-                edges = torch.tensor(EDGES, device=loss.value.device)
-                bins = torch.bucketize(loss.level.logsnr.reshape(len(bins), -1)[:, 0].float(), edges)
-            member = nn.functional.one_hot(bins, len(EDGES) + 1).float()
-            value = torch.where(finite, loss.value, 0.0).float()
-            rows = torch.stack([value, value * loss.weight.float(), finite.expand_as(value).float()])
-            state.window += rows @ member
+            state.window += torch.where(finite, by_logsnr(loss), 0.0)
 
 
 class _Call(nn.Module):
@@ -300,8 +293,8 @@ def _own_generators(device: torch.device, *path: int) -> Iterator[None]:
 def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe) -> str:
     """Run the phases once more, eagerly, with a look at every layer: which is the first that is not finite?"""
     start = (
-        f"training ended: {int(state.bad[1])} steps in a row had gradients that are not finite (before {state.seen} samples). "
-        "The weights and the last checkpoint are whole. "
+        f"training ended: {int(state.bad[1])} steps in a row had gradients that are not finite, at {state.seen} "
+        "samples. The weights and the last checkpoint are whole. "
     )
     found: list[str] = []
 
@@ -326,7 +319,7 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
         try:
             with torch.compiler.set_stance("force_eager"), _own_generators(phase.run.device, state.seed, state.seen):
                 loss = phase.phase.objective(state.components, batch, phase.rng(batch), state.seen)
-                loss.mean.backward()
+                loss.mean.backward()  # type: ignore[no-untyped-call]
         finally:
             for handle in handles:
                 handle.remove()

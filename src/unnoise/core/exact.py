@@ -27,11 +27,14 @@ class Normal:
     """
 
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> None:
-        self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
+        # A Python float in float64: float32 would round it before x has said what it wants.
+        self.mean, self.std = (
+            a if isinstance(a, Tensor) else torch.tensor(a, dtype=torch.float64) for a in (mean, std)
+        )
 
     def __call__(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Levels | None = None) -> Estimate:
         """The posterior mean and variance."""
-        level = level.like(x)
+        level = level.like(x).to(dtype=x.dtype)
         mean, var = self.mean.to(x), self.std.to(x) ** 2
         total = level.alpha**2 * var + level.sigma**2
         gain = var * level.alpha / total
@@ -39,7 +42,7 @@ class Normal:
 
     def transport(self, x: Tensor, src: Level, dst: Level) -> Tensor:
         """The probability-flow ODE's exact map from `src` to `dst`: standardise, then take the new mean and width."""
-        src, dst = src.like(x), dst.like(x)
+        src, dst = (level.like(x).to(dtype=x.dtype) for level in (src, dst))
         mean, var = self.mean.to(x), self.std.to(x) ** 2
         widths = [(level.alpha**2 * var + level.sigma**2).sqrt() for level in (src, dst)]
         return dst.alpha * mean + widths[1] / widths[0] * (x - src.alpha * mean)
@@ -63,7 +66,7 @@ class Mixture:
         """[B, K]: how probably each row comes from each component."""
         means, stds = self.means.to(x).flatten(1), self.stds.to(x)
         flat = x.flatten(1)
-        alpha, sigma = (a.expand(len(x)) if a.ndim == 0 else a.reshape(len(x)) for a in (level.alpha, level.sigma))
+        alpha, sigma = _by_row(level, x)
         var = alpha[:, None] ** 2 * stds**2 + sigma[:, None] ** 2
         square = (flat[:, None] - alpha[:, None, None] * means).square().sum(-1)
         log_p = self.log_weights.to(x) - square / (2 * var) - 0.5 * flat.shape[1] * var.log()
@@ -72,7 +75,7 @@ class Mixture:
     def __call__(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Levels | None = None) -> Estimate:
         """The posterior mean and (element-wise) variance; the level is a scalar or [B]."""
         parts = self.responsibilities(x, level)
-        level = level.like(x)
+        level = level.like(x).to(dtype=x.dtype)
         mean, square = torch.zeros_like(x), torch.zeros_like(x)
         for k, std in enumerate(self.stds):
             part = Normal(self.means[k], std)(x, level)
@@ -99,9 +102,14 @@ class Empirical:
         """The posterior mean and variance; the level is a scalar or [B]."""
         points = self.points.to(x).flatten(1)
         flat = x.flatten(1)
-        alpha, sigma = (a.expand(len(x)) if a.ndim == 0 else a.reshape(len(x)) for a in (level.alpha, level.sigma))
+        alpha, sigma = _by_row(level, x)
         square = (flat[:, None] - alpha[:, None, None] * points).square().sum(-1)
         square = square - square.min(1, keepdim=True).values  # so that sigma = 0 leaves the nearest, not 0 / 0
         share = torch.where(square == 0, torch.zeros_like(square), -square / (2 * sigma[:, None] ** 2)).softmax(-1)
         mean = share @ points
         return Estimate(mean.reshape(x.shape), (share @ points**2 - mean**2).clamp(min=0).reshape(x.shape))
+
+
+def _by_row(level: Level, x: Tensor) -> list[Tensor]:
+    """alpha and sigma as [B] in the dtype of x, of a level that is a scalar or [B]."""
+    return [a.to(x.dtype).expand(len(x)) if a.ndim == 0 else a.to(x.dtype).reshape(len(x)) for a in level[:2]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise.core.density import Density, UniformTime, uniforms
 from unnoise.core.level import Level
@@ -42,6 +42,20 @@ class Loss(NamedTuple):
     def mean(self) -> Tensor:
         """The number that is minimised."""
         return (self.weight.detach() * self.value).mean()
+
+
+EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
+"""Of the bins of log-SNR by which losses are reported: ten, open at both ends."""
+
+
+def by_logsnr(loss: Loss) -> Tensor:
+    """[3, bins] sums over the rows in each bin of log-SNR: of value, of weight * value, and their count."""
+    bins = torch.zeros(len(loss.value), dtype=torch.int64, device=loss.value.device)
+    if loss.level is not None:
+        logsnr = loss.level.logsnr.reshape(len(bins), -1)[:, 0]
+        bins = torch.bucketize(logsnr.float(), torch.tensor(EDGES, device=bins.device))
+    rows = torch.stack([loss.value, loss.value * loss.weight, torch.ones_like(loss.value)]).detach().float()
+    return rows @ nn.functional.one_hot(bins, len(EDGES) + 1).float()  # a product, where scattering would be random
 
 
 class Objective(Protocol):

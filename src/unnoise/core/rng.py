@@ -141,7 +141,7 @@ class Rng:
         words = (
             self._draw(like, (*outer, last + last % 2), _NORMAL)
             .to(exact(like.device))
-            .reshape(len(self), *outer, -1, 2)
+            .reshape(len(self), *outer, (last + 1) // 2, 2)
             * 2.0**-32
         )
         radius = (-2 * (words[..., 0] + 2.0**-33).log()).sqrt()

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import conv, group_norm, shrink
+from .layers import channels_last, conv, group_norm, shrink
 
 
 class ConvClassifier(nn.Module):
@@ -42,6 +42,8 @@ class ConvClassifier(nn.Module):
         )
         self.inner = nn.Linear(widths[-1], hidden)
         self.outer = nn.Linear(hidden, classes)
+        if dims == 2:
+            channels_last(self)
 
     def features(self, x: Tensor) -> Tensor:
         """What the logits are a linear function of: x [B, C, *spatial] -> [B, F]."""

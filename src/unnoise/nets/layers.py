@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +46,11 @@ def conv(dims: int, inputs: int, outputs: int, kernel: int, stride: Sequence[int
         raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
     strides: Any = stride if isinstance(stride, int) else tuple(stride)
     return CONV[dims - 1](inputs, outputs, kernel, stride=strides, padding=kernel // 2)
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay the weights of a two-dimensional network out with channels innermost, which convolutions prefer."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

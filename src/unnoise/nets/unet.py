@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
 from .embedding import Embedding, check_conditions
-from .layers import Chain, Downsample, Given, Upsample, conv, crop, group_norm, pad, zero
+from .layers import Chain, Downsample, Given, Upsample, channels_last, conv, crop, group_norm, pad, zero
 from .residual import ResidualBlock
 
 RESERVED = {"vector", "context", "context_mask", "image"}
@@ -111,6 +111,8 @@ class UNet(nn.Module):
                 self.up.append(stage)
         self.head_norm = group_norm(now)
         self.head = zero(conv(dims, now, out_channels or channels, 3))
+        if dims == 2:
+            channels_last(self)
 
     @property
     def _widths(self) -> list[int]:

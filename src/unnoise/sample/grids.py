@@ -90,7 +90,7 @@ class KarrasGrid:
             raise ValueError("the trained interval reaches pure noise, where sigma / alpha is infinite: give sigma_max")
         if not 0 < self.sigma_min < high:
             raise ValueError(f"needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {high}")
-        share = torch.linspace(0, 1, _steps(steps), dtype=torch.float64) if steps > 1 else torch.zeros(1).double()
+        share = torch.linspace(0, 1, _steps(steps), dtype=torch.float64)
         ends = [s ** (1 / self.rho) for s in (high, self.sigma_min)]
         sigma = (ends[0] + share * (ends[1] - ends[0])) ** self.rho
         return _clean_end(Level(torch.ones_like(sigma), sigma))

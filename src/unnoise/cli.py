@@ -1,0 +1,318 @@
+"""The command line: train | resume | sample | evaluate | info | list."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from unnoise.errors import UserError
+
+RUNS = Path("runs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. What the user can mend is one line on stderr and exit code 2."""
+    # Libraries that warn or log in the user's terminal are ours to keep quiet.
+    warnings.filterwarnings("ignore", module="torch")
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    options = _parser().parse_args(arguments)
+    try:
+        options.run_command(options)
+    except UserError as e:
+        return _fail(str(e), e.exit_code)
+    except FloatingPointError as e:
+        return _fail(str(e), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"unnoise: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unnoise", description="Train, sample and evaluate diffusion models.")
+    parser.add_argument("--version", action="version", version=f"unnoise {version('unnoise')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a recipe in a new run folder", description=_train.__doc__)
+    train.add_argument("recipe", metavar="NAME|FILE.py", help="a recipe (see `unnoise list`), or a file with recipe()")
+    train.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="set a key, repeatable")
+    train.add_argument("--seed", type=int, default=0, help="of weights, data order and noise (default 0)")
+    train.add_argument("--precision", help="fp32, bf16 or fp16 (default: bf16 on GPUs that have it, else fp32)")
+    train.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=False, help="torch.compile the networks"
+    )
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--samples", type=int, metavar="N", help="samples to see, in the place of the recipe's")
+    length.add_argument("--minutes", type=float, metavar="M", help="train for so long instead")
+    train.add_argument("--from", dest="parent", type=Path, metavar="RUN", help="start from the weights of another run")
+    train.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default runs/NAME)")
+    train.add_argument("--tensorboard", action="store_true", help="also log to RUN/tensorboard (extra tensorboard)")
+    train.set_defaults(run_command=_train)
+
+    resume = commands.add_parser("resume", help="go on with a run", description=_resume.__doc__)
+    resume.add_argument("run", type=Path, metavar="RUN")
+    resume.add_argument("--samples", type=int, metavar="N", help="train to this number of samples instead")
+    resume.add_argument("--tensorboard", action="store_true", help="also log to RUN/tensorboard (extra tensorboard)")
+    resume.set_defaults(run_command=_resume)
+
+    sample = commands.add_parser("sample", help="sample a run", description=_sample.__doc__)
+    sample.add_argument("run", type=Path, metavar="RUN", help="a run, a checkpoint or a saved model")
+    sample.add_argument("-n", type=int, default=16, help="how many (default 16)")
+    sample.add_argument("--seed", type=int, default=0, help="of the first; sample i has seed + i (default 0)")
+    sample.add_argument(
+        "--cond",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="label=3, label=0,1,2 or label=all; repeatable",
+    )
+    sample.add_argument("--sampler", help="see `unnoise list`; with arguments: 'Ancestral(eta=0.5)'")
+    sample.add_argument("--steps", type=int, help="number of steps")
+    sample.add_argument("--guidance", type=float, help="classifier-free guidance scale, 1 is off")
+    sample.add_argument(
+        "--weights", default=None, metavar="WIDTH|raw", help="EMA of a relative width, or the weights as trained"
+    )
+    sample.add_argument("--batch", type=int, default=256, help="samples at a time; the result does not depend on it")
+    sample.add_argument("--deterministic", action="store_true", help="to the bit the same for any batch, and slower")
+    sample.add_argument("--out", type=Path, help="x.png: a grid; x.npz: an archive; else a folder (default RUN/out)")
+    sample.set_defaults(run_command=_sample)
+
+    evaluate = commands.add_parser("evaluate", help="measure a run's samples", description=_evaluate.__doc__)
+    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("-n", type=int, default=1000, help="samples a repeat (default 1000)")
+    evaluate.add_argument("--repeats", type=int, default=1, help="sample seeds, for a standard error (default 1)")
+    evaluate.add_argument("--seed", type=int, default=1_000_000, help="of the first sample (default 1000000)")
+    evaluate.add_argument("--steps", type=int, help="number of steps")
+    evaluate.add_argument("--guidance", type=float, help="classifier-free guidance scale, 1 is off")
+    evaluate.add_argument("--weights", default=None, metavar="WIDTH|raw", help="which weights, as for sample")
+    evaluate.set_defaults(run_command=_evaluate)
+
+    info = commands.add_parser("info", help="what a recipe, a run or data consist of", description=_info.__doc__)
+    info.add_argument("what", metavar="NAME|FILE.py|RUN|DATA.npz")
+    info.set_defaults(run_command=_info)
+
+    listing = commands.add_parser("list", help="recipes, samplers, networks, runs", description=_list.__doc__)
+    listing.set_defaults(run_command=_list)
+
+    for command in (train, resume, sample, evaluate):
+        command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+    for command in (resume, sample, evaluate, info):
+        command.add_argument("--types", metavar="FILE.py", help="a file with classes of yours that the run is made of")
+    return parser
+
+
+def _train(o: argparse.Namespace) -> None:
+    """Train a recipe. The run lies in runs/NAME unless --out says otherwise."""
+    from unnoise import fit, recipes
+    from unnoise.override import override
+    from unnoise.runtime import launch
+
+    recipe, types = recipes.load(o.recipe)
+    for assignment in o.set:
+        recipe = override(recipe, assignment)
+    if o.minutes is not None and not o.minutes > 0:
+        raise UserError(f"--minutes must be positive, got {o.minutes}")
+    out = o.out or RUNS / recipe.name
+    with launch(o.device) as run:
+        fit.start(
+            recipe,
+            out,
+            run,
+            seed=o.seed,
+            precision=o.precision,
+            compiled=o.compile,
+            samples=o.samples,
+            minutes=o.minutes,
+            parent=o.parent,
+            types=types,
+            loggers=_loggers(o, out) if run.is_main else [],
+        )
+        if run.is_main:
+            print(f"{out}: done; unnoise sample {out} --out samples.png")
+
+
+def _resume(o: argparse.Namespace) -> None:
+    """Go on with a run from its last checkpoint, as if it had not been stopped."""
+    from unnoise import fit
+    from unnoise.runtime import launch
+
+    with launch(o.device) as run:
+        loggers = _loggers(o, o.run) if run.is_main else []
+        fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers)
+        if run.is_main:
+            print(f"{o.run}: done; unnoise sample {o.run} --out samples.png")
+
+
+def _loggers(o: argparse.Namespace, out: Path) -> list[Any]:
+    from unnoise.log import TensorBoard
+
+    return [TensorBoard(out / "tensorboard")] if o.tensorboard else []
+
+
+def _types(o: argparse.Namespace) -> list[type]:
+    from unnoise.recipes import types_of
+
+    return types_of(o.types) if o.types else []
+
+
+def _model(o: argparse.Namespace) -> Any:
+    from unnoise.model import Model
+    from unnoise.runtime import pick_device
+
+    device = pick_device(o.device)
+    try:
+        weights = o.weights if o.weights in (None, "raw") else float(o.weights)
+    except ValueError:
+        raise UserError(f"--weights is an EMA width such as 0.1, or raw; got {o.weights!r}") from None
+    model = Model.load(o.run, weights=weights, device=device, types=_types(o))
+    model.facts["weights"] = weights
+    return model
+
+
+def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
+    from unnoise.core.sampler import Sampler
+    from unnoise.override import parse
+
+    chosen = {k: getattr(o, k) for k in ("steps", "guidance") if getattr(o, k) is not None}
+    if getattr(o, "sampler", None):
+        chosen["sampler"] = parse(o.sampler, Sampler, model.sampling.sampler, "--sampler")
+    model.settings(**chosen)
+    return chosen
+
+
+def _sample(o: argparse.Namespace) -> None:
+    """Sample a run. Sample i depends on seed + i alone, whatever n and batch are. A stopped command goes on."""
+    from unnoise.export import export
+
+    if o.n < 1:
+        raise UserError(f"-n must be at least 1, got {o.n}")
+    if o.batch < 1:
+        raise UserError(f"--batch must be at least 1, got {o.batch}")
+    model = _model(o)
+    settings = _settings(o, model)
+    cond = _conditions(o.cond)
+    if model.conditioner is not None and not cond:
+        print(f"no --cond: classes of {', '.join(model.conditioner.classes)} are uniform", file=sys.stderr)
+    out = o.out or o.run / "out"
+    quiet = not sys.stderr.isatty()
+    files = export(
+        model,
+        out,
+        o.n,
+        seed=o.seed,
+        batch=o.batch,
+        quiet=quiet,
+        cond=cond,
+        deterministic=o.deterministic,
+        **settings,
+    )
+    print(f"{out}: {o.n} samples" + ("" if len(files) == 1 else f" in {len(files)} files"))
+
+
+def _conditions(pairs: Sequence[str]) -> dict[str, Any]:
+    cond: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            cond[name] = "all" if text == "all" else [int(v) for v in text.split(",")]
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UserError(f"--cond {pair!r} is not understood: write label=3, label=0,1,2 or label=all")
+    return cond
+
+
+def _evaluate(o: argparse.Namespace) -> None:
+    """Measure a run's samples, each figure beside that of held-out real data; writes RUN/evaluation.json."""
+    import torch
+
+    from unnoise import evaluate
+    from unnoise.checkpoint import replace_json
+    from unnoise.spec import build, describe
+
+    model = _model(o)
+    settings = _settings(o, model)
+    if "recipe" not in model.facts:
+        raise UserError(f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by")
+    recipe = build(model.facts["recipe"], _types(o), lazy=True)
+    if recipe.judge is None:
+        raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
+    if o.repeats < 1 or o.n < 1:
+        raise UserError(f"-n and --repeats must be at least 1, got {o.n} and {o.repeats}")
+    data = recipe.data.load()
+    half = (len(data) + len(data.held_out["x"])) // 2
+    if o.n < half:
+        raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {o.n}")
+    reader = recipe.judge(data.train, model.device)
+    sets = []
+    for i in range(o.repeats):
+        samples = model.sample(o.n, seed=o.seed + i * o.n, **settings)
+        sets.append((samples.raw, samples.cond[recipe.judge.label]))
+    figures = evaluate.judged(sets, data, reader, recipe.judge.label)
+    result = {
+        "figures": evaluate.as_json(figures),
+        "protocol": {
+            "samples": o.n,
+            "repeats": o.repeats,
+            "seed": o.seed,
+            "sampling": describe(model.settings(**settings)),
+            "weights": model.facts["weights"] or model.facts.get("average"),
+            "seen": model.facts.get("seen"),
+            "judge": describe(recipe.judge),
+            "splits": evaluate.SPLITS,
+            "neighbours": evaluate.NEIGHBOURS,
+        },
+        "device": str(model.device),
+        "torch": torch.__version__,
+    }
+    replace_json(result, o.run / "evaluation.json")
+    print(evaluate.table(figures))
+
+
+def _info(o: argparse.Namespace) -> None:
+    """Every key of a recipe with default and meaning; what a run is and where it stands; what an npz file holds."""
+    from unnoise import info
+
+    types = _types(o)
+    for line in info.lines(o.what, types):
+        print(line)
+
+
+def _list(o: argparse.Namespace) -> None:
+    """Recipes, samplers, networks, and the runs in ./runs."""
+    from unnoise import nets, recipes, sample
+
+    def summary(thing: Any) -> str:
+        return (thing.__doc__ or "").strip().splitlines()[0]
+
+    print("recipes")
+    for name in recipes.names():
+        print(f"  {name:12} {recipes.summary(name)}")
+    for title, package in (("samplers", sample), ("networks", nets)):
+        print(title)
+        for name in package.__all__:
+            print(f"  {name:12} {summary(getattr(package, name))}")
+    print("runs")
+    for run in sorted(p.parent for p in RUNS.glob("*/latest")):
+        print(f"  {run}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Long sampling runs onto the disk, which go on where they were stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from unnoise.checkpoint import replace_json
+from unnoise.data.arrays import read_npz
+from unnoise.errors import UserError
+from unnoise.log import read_json
+from unnoise.model import Model
+from unnoise.samples import Samples
+from unnoise.spec import describe
+
+
+def export(
+    model: Model,
+    out: Path,
+    n: int,
+    *,
+    seed: int = 0,
+    batch: int = 256,
+    quiet: bool = False,
+    cond: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> list[Path]:
+    """Write n samples: a grid (.png), an archive (.npz), or a folder with a file a sample.
+
+    What is there already is not made again: a folder is gone on with file by file; for a grid or an archive, finished
+    chunks wait in `<out>.parts`, which is removed at the end. Beside them lies what they were made with.
+
+    Args:
+        model: to sample from.
+        out: where to; its suffix says what.
+        n: how many.
+        seed: of the first.
+        batch: samples at a time; the result does not depend on it.
+        quiet: no progress bar.
+        cond: conditions, see `Model.sample`.
+        settings: sampler, steps, guidance, deterministic.
+
+    Returns:
+        The files, in order of seeds.
+
+    Raises:
+        UserError: where `out` holds samples made with other settings.
+    """
+    cond = dict(cond or {})
+    single = out.suffix in (".png", ".npz")
+    if out.suffix and not single:
+        raise UserError(
+            f"cannot write samples as {out.suffix!r}: .png is a grid, .npz an archive, anything else a folder"
+        )
+    if single and out.exists():
+        raise UserError(f"{out} exists: choose another --out or remove it")
+    home = out.with_name(out.name + ".parts") if single else out
+    conditions = model.conditions(n, seed, cond)
+    chosen = model.settings(*(settings.get(k) for k in ("sampler", "steps", "guidance")))
+    made = {
+        "sampling": describe(chosen),
+        "cond": {k: str(v) for k, v in cond.items()},
+        "weights": [model.facts.get(k) for k in ("name", "seen", "weights")],
+    } | ({"n": n, "seed": seed} if single else {})
+    _claim(home, made)
+    files = []
+    with tqdm(total=n, unit=" samples", disable=quiet) as bar:
+        for start in range(0, n, batch):
+            rows = torch.arange(start, min(start + batch, n))
+            part: dict[str, Any] = {k: v[rows] for k, v in conditions.items()}
+            names = Samples(rows, seed + rows, part, model.codec)
+            targets = [home / names.name(i) for i in range(len(rows))]
+            if single:
+                targets = [home / f"{start:09d}-{len(rows)}.npz"]
+            if not all(t.is_file() for t in targets):
+                done = model.sample(len(rows), seed=seed + start, batch=batch, **settings, **part)
+                done.save(targets[0] if single else home)
+            files += targets
+            bar.update(len(rows))
+    if not single:
+        return files
+    columns = [read_npz(f) for f in files]
+    whole = {k: torch.cat([c[k] for c in columns]) for k in columns[0]} if columns else {}
+    if not whole:
+        raise UserError("no samples were asked for: -n must be at least 1")
+    x, seeds = whole.pop("x"), whole.pop("seed")
+    Samples(x, seeds, whole, model.codec).save(out)
+    shutil.rmtree(home)
+    return [out]
+
+
+def _claim(home: Path, made: Mapping[str, Any]) -> None:
+    """Mark a folder with what its samples are made with; refuse one that holds others."""
+    record = home / "samples.json"
+    if record.is_file():
+        there = read_json(record)
+        if there != made:
+            differing = [k for k in made if there.get(k) != made[k]]
+            raise UserError(
+                f"{home} holds samples made otherwise (another {', '.join(differing)}): choose another --out"
+            )
+        return
+    if home.is_dir() and any(home.iterdir()):
+        raise UserError(f"{home} exists and holds other things: choose another --out")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{home} cannot be made: {e}") from e
+    replace_json(made, record)

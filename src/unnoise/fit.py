@@ -1,0 +1,419 @@
+"""A run: a folder in which a recipe is trained, watched, saved and gone on with.
+
+runs/digits/
+    latest, checkpoints/     see `checkpoint`
+    ema/<seen>.safetensors   snapshots of the averaged weights, for any other width afterwards
+    metrics.jsonl            a line every so many steps
+    samples/<seen>.png       the same seeds again and again
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unnoise import checkpoint
+from unnoise.core.denoiser import Preconditioned
+from unnoise.core.rng import Rng
+from unnoise.data.dataset import Dataset
+from unnoise.data.stream import batches
+from unnoise.errors import UserError
+from unnoise.evaluate import loss_by_level
+from unnoise.log import JsonLines, Logger
+from unnoise.model import Model
+from unnoise.optim import snapshot_due
+from unnoise.recipe import Recipe
+from unnoise.runtime import Runtime
+from unnoise.spec import build, describe
+from unnoise.train import Progress, State, train
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEASURED = 0.05
+"""The share of its minutes in which a run measures its rate; then its number of samples is fixed."""
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints: what a kill can cost."""
+PREVIEWS = 4
+"""Grids of samples in a run."""
+GRID = 40
+"""Samples in a grid."""
+
+
+class Interrupted(UserError):
+    """The user (or the system) asked the run to stop; it is saved."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def default_precision(device: torch.device) -> str:
+    """bf16 on GPUs that have it, fp32 elsewhere; fp16 is never chosen for the user."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def start(
+    recipe: Recipe,
+    path: Path,
+    run: Runtime,
+    *,
+    seed: int = 0,
+    precision: str | None = None,
+    compiled: bool = False,
+    samples: int | None = None,
+    minutes: float | None = None,
+    parent: Path | None = None,
+    types: Sequence[type] = (),
+    loggers: Sequence[Logger] = (),
+) -> State:
+    """Train a recipe in a new run folder.
+
+    Args:
+        recipe: what to train.
+        path: the folder; it must not exist, or be empty.
+        run: rank and world.
+        seed: of everything.
+        precision: "fp32", "bf16" or "fp16"; None: `default_precision`.
+        compiled: torch.compile the networks.
+        samples: samples to see, in the place of the recipe's.
+        minutes: instead, how long to train: the rate of the first 5 % fixes the number of samples.
+        parent: a run or model whose weights to start from, where they fit.
+        types: classes of the user's in the recipe or the parent.
+        loggers: besides metrics.jsonl.
+
+    Raises:
+        UserError: for what the user can mend; nothing is lost.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
+    precision = precision or default_precision(run.device)
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision {precision!r}: fp32, bf16 or fp16")
+    data = recipe.data.load()
+    total = None if minutes is not None else _whole(samples or recipe.samples, recipe.batch)
+    state = State(recipe, seed, run.device, total, PRECISIONS[precision])
+    if parent is not None:
+        _adopt(state, parent, types, run)
+    facts = {"precision": precision, "compiled": compiled, "minutes": minutes, "elapsed": 0.0, "about": data.about}
+    session = Session(recipe, path, run, state, data, facts, loggers)
+    session.prepare()
+    session.save()
+    session.loop()
+    return state
+
+
+def resume(
+    path: Path,
+    run: Runtime,
+    *,
+    samples: int | None = None,
+    types: Sequence[type] = (),
+    loggers: Sequence[Logger] = (),
+) -> State:
+    """Go on with a run where its last checkpoint stands; the same run as if it had not been stopped.
+
+    Args:
+        path: the run folder.
+        run: rank and world, which may be others than before.
+        samples: train to this number of samples instead.
+        types: classes of the user's in the recipe.
+        loggers: besides metrics.jsonl.
+    """
+    contents = checkpoint.read(checkpoint.locate(path))
+    facts = contents.facts
+    if "recipe" not in facts:
+        raise checkpoint.CheckpointError(f"{path} is a model that was saved, not a run: it has no recipe to go on with")
+    recipe = build(facts["recipe"], types, lazy=True)
+    data = recipe.data.load()
+    state = State(recipe, facts["seed"], run.device, facts["total"], PRECISIONS[facts["precision"]])
+    for name, module in state.networks.items():
+        checkpoint.load_weights(module, contents.weights.get(name, {}), name)
+    state.load(contents.groups)
+    state.seen = facts["seen"]
+    if samples is not None:
+        state.total = _whole(samples, recipe.batch)
+    if state.total is not None and state.seen >= state.total:
+        raise UserError(f"{path} is complete: {state.seen} samples seen; --samples N trains it further")
+    session = Session(recipe, path, run, state, data, facts, loggers)
+    session.prepare()
+    session.loop()
+    return state
+
+
+def _whole(samples: int, batch: int) -> int:
+    if samples < 1:
+        raise UserError(f"the number of samples must be at least 1, got {samples}")
+    return -(-samples // batch) * batch
+
+
+def _adopt(state: State, parent: Path, types: Sequence[type], run: Runtime) -> None:
+    """Start from another run's averaged weights, where names and shapes agree."""
+    model = Model.load(parent, types=types)
+    own = state.components["model"]
+    fresh = checkpoint.adopt_weights(own, model.denoiser.state_dict())
+    if len(fresh) == len(own.state_dict()):
+        raise UserError(f"no weight of {parent} fits this recipe's network")
+    for width in state.ema.widths:
+        state.ema.load(width, state.named)
+    if fresh and run.is_main:
+        say(f"from {parent}: all weights but {len(fresh)} that differ in shape or name ({', '.join(fresh[:3])}, ..)")
+
+
+def say(line: str) -> None:
+    """A line to the user, above a progress bar where there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+class Session:
+    """One process's stretch of a run, from a checkpoint to the end or to an interruption."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        path: Path,
+        run: Runtime,
+        state: State,
+        data: Dataset,
+        facts: Mapping[str, Any],
+        loggers: Sequence[Logger],
+    ) -> None:
+        self.recipe, self.path, self.run, self.state, self.data = recipe, path, run, state, data
+        self.facts, self.begun = dict(facts), time.monotonic()
+        self.before = float(facts["elapsed"])
+        self.loggers: list[Logger] = list(loggers)
+        self.stopped: int | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, earlier stretches included."""
+        return self.before + time.monotonic() - self.begun
+
+    def prepare(self) -> None:
+        """Check the first batch, say what is to come, compile: all before the first step."""
+        first = {k: v[: min(len(v), self.recipe.batch)] for k, v in self.data.train.items()}
+        parts: dict[str, Any] = self.state.components
+        codec, conditioner = parts.get("codec"), parts.get("conditioner")
+        if hasattr(codec, "check"):
+            codec.check(first["x"])
+        if conditioner is not None:
+            conditioner.check({k: v for k, v in self.data.train.items() if k in conditioner.classes})
+        self.run.shard(self.recipe.batch)
+        if self.run.is_main:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.loggers.insert(0, JsonLines(self.path / "metrics.jsonl", self.state.seen))
+            say(self.forecast())
+        if self.facts["compiled"]:
+            for module in self.state.networks.values():
+                (module.net if isinstance(module, Preconditioned) else module).compile()
+
+    def forecast(self) -> str:
+        """One line: parameters, data, memory and time to expect, from one trial pass that changes nothing."""
+        state, recipe, device = self.state, self.recipe, self.run.device
+        parameters = sum(p.numel() for m in state.networks.values() for p in m.parameters())
+        rows = recipe.batch // self.run.world // recipe.micro
+        column = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in self.data.train.items()}
+        batch = {**column, "position": torch.arange(rows, device=device)}
+        kept: dict[int, int] = {}
+
+        def keep(t: Tensor) -> Tensor:
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        # The second pass is timed: the first one pays for warming up.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for _ in range(2):
+                began = time.perf_counter()
+                with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+                    loss = recipe.objective(state.components, batch, Rng.of(range(rows), device), 0).mean
+                loss.backward()  # type: ignore[no-untyped-call]
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds = time.perf_counter() - began
+        for m in state.networks.values():
+            m.zero_grad(set_to_none=True)
+        weights = 4 * parameters * (2 + 2 + len(recipe.widths))  # weights, gradients, two moments, averages
+        memory = (weights + sum(kept.values())) / 2**30
+        left = None if state.total is None else (state.total - state.seen) // recipe.batch
+        minutes = self.facts["minutes"] if left is None else left * seconds * recipe.micro / 60
+        samples = f"{state.total:,} samples" if state.total else "as many samples as fit"
+        kind = f"{device.type} x {self.run.world}" if self.run.world > 1 else device.type
+        return (
+            f"{recipe.name}: {parameters:,} parameters; {len(self.data):,} items to learn from, "
+            f"{len(self.data.held_out['x']):,} held out; {samples} in batches of {recipe.batch} on {kind} in "
+            f"{self.facts['precision']}; about {memory:.2g} GiB and {minutes:.2g} minutes"
+        )
+
+    def loop(self) -> None:
+        """Train to the end, or until a signal; save either way."""
+        state, recipe, run = self.state, self.recipe, self.run
+        rows = run.shard(recipe.batch)
+        stream = batches(self.data.train, recipe.batch, seed=state.seed, seen=state.seen, rows=rows, device=run.device)
+        saved = time.monotonic()
+        began, first = time.monotonic(), state.seen
+        with self._signals(), self._bar() as bar, self._memory():
+            for progress in train(recipe, state, stream, run):
+                step = state.seen // recipe.batch
+                if state.total is None:
+                    self._fix_total(began, first)
+                if bar is not None:
+                    bar.total = state.total
+                    bar.update(recipe.batch)
+                if snapshot_due(state.seen, recipe.batch) and run.is_main:
+                    self.snapshot()
+                if step % recipe.log_every == 0 or state.seen == state.total:
+                    self.log(progress, bar)
+                if self._preview_due():
+                    self.preview()
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self.save()
+                    saved = time.monotonic()
+                if step % 8 == 0 or run.world == 1:
+                    self._stop_if_asked()
+        if run.is_main:
+            self.snapshot()
+        self.save()
+
+    def _fix_total(self, began: float, first: int) -> None:
+        """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is."""
+        minutes, state = float(self.facts["minutes"]), self.state
+        spent = time.monotonic() - began
+        measured = self.run.broadcast(
+            self.elapsed >= MEASURED * 60 * minutes and state.seen - first >= 2 * self.recipe.batch
+        )
+        if measured:
+            rate = (state.seen - first) / spent
+            more = self.run.broadcast(rate * max(0.0, 60 * minutes - self.elapsed))
+            state.total = _whole(state.seen + round(more), self.recipe.batch)
+            if self.run.is_main:
+                say(f"{rate:.0f} samples/s: {state.total} samples fit; --samples {state.total} repeats this run")
+
+    def _preview_due(self) -> bool:
+        total, seen, batch = self.state.total, self.state.seen, self.recipe.batch
+        return total is not None and seen * PREVIEWS // total > (seen - batch) * PREVIEWS // total
+
+    def log(self, progress: Progress, bar: Any) -> None:
+        """A line of metrics: training and held-out loss, also by log-SNR."""
+        state, recipe = self.state, self.recipe
+        values: dict[str, Any] = {**state.read_window(self.run), "lr": progress.lr, "norm": float(progress.norm)}
+        if not self.run.is_main:
+            return
+        if len(self.data.held_out["x"]):
+            values |= loss_by_level(recipe.objective, state.components, self.data.held_out, self.run.device)
+        values |= {"seconds": round(self.elapsed, 2)}
+        for logger in self.loggers:
+            logger.log(state.seen, values)
+        rate = (state.seen - (bar.initial if bar is not None else 0)) / max(time.monotonic() - self.begun, 1e-9)
+        line = f"loss {values['loss']:.4f}  held out {values.get('held_out', float('nan')):.4f}"
+        if bar is not None:
+            bar.set_postfix_str(line)
+        else:
+            of = f" of {state.total}" if state.total else ""
+            say(f"{state.seen}{of} samples  {line}  {rate:.0f} samples/s")
+        if values["skipped"]:
+            say(f"{values['skipped']} steps with gradients that were not finite were skipped so far")
+
+    def model(self) -> Model:
+        """The model as it stands, sharing the weights in training."""
+        parts, recipe = self.state.components, self.recipe
+        return Model(parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), recipe.sampling)
+
+    def preview(self) -> None:
+        """A grid of samples, from the same seeds each time."""
+        if not self.run.is_main or "process" not in self.state.components:
+            return
+        with self.state.averaged(self.recipe.average):
+            samples = self.model().sample(GRID)
+        samples.save(self.path / "samples" / f"{self.state.seen:09d}.png")
+        for logger in self.loggers:
+            logger.image(self.state.seen, "samples", samples.codec.grid(samples.raw))
+
+    def snapshot(self) -> None:
+        """The averaged weights in bf16, for reconstruction at any width."""
+        tensors = {}
+        for width in self.state.ema.widths:
+            for name, x in self.state.ema.state(width).items():
+                tensors[f"{width:g}/{name}"] = x.to(torch.bfloat16) if x.is_floating_point() else x
+        (self.path / "ema").mkdir(exist_ok=True)
+        checkpoint.save_tensors(tensors, self.path / "ema" / f"{self.state.seen}.safetensors")
+
+    def save(self) -> None:
+        """A checkpoint, by the main process."""
+        if not self.run.is_main:
+            return
+        state, recipe = self.state, self.recipe
+        facts = {
+            **self.facts,
+            "name": recipe.name,
+            "recipe": describe(recipe),
+            "sampling": describe(recipe.sampling),
+            "average": recipe.average,
+            "seed": state.seed,
+            "seen": state.seen,
+            "total": state.total,
+            "elapsed": self.elapsed,
+            "unnoise": version("unnoise"),
+            "torch": torch.__version__,
+        }
+        checkpoint.commit(self.path, state.seen, checkpoint.contents_of(state.components, state.groups(), facts))
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.stopped is not None:
+                raise KeyboardInterrupt
+            self.stopped = number
+
+        try:
+            before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: signals are somebody else's
+            yield
+            return
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+    def _stop_if_asked(self) -> None:
+        if self.run.any(self.stopped is not None):
+            self.save()
+            raise Interrupted(
+                f"stopped and saved after {self.state.seen} samples; go on with: unnoise resume {self.path}",
+                128 + (self.stopped or signal.SIGTERM),
+            )
+
+    @contextmanager
+    def _bar(self) -> Iterator[Any]:
+        """A progress bar on a terminal, nothing elsewhere."""
+        if not (self.run.is_main and sys.stderr.isatty()):
+            yield None
+            return
+        with tqdm(total=self.state.total, initial=self.state.seen, unit=" samples", unit_scale=True) as bar:
+            yield bar
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Within, out of memory is an error that says what to do."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
+            if not isinstance(e, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(e):
+                raise
+            shape = tuple(getattr(self.recipe.codec, "shape", ()))
+            raise UserError(
+                f"out of memory with batches of {self.recipe.batch} of size {shape} on {self.run.device}. Any of these "
+                f"helps: -s micro={2 * self.recipe.micro} (same result, slower), "
+                f"-s batch={max(1, self.recipe.batch // 2)}, --precision bf16. The last checkpoint is whole"
+            ) from e

@@ -1,0 +1,101 @@
+"""Where the numbers of a run go: a logger is anything with these two methods.
+
+Weights & Biases, for example, in ten lines: see docs/how-to/loggers.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image as Pillow
+
+from unnoise.errors import UserError
+
+
+class Logger(Protocol):
+    """Takes numbers and pictures as a run goes on; only the main process calls it."""
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        """Numbers (or lists of numbers) by name, after `seen` samples."""
+        ...
+
+    def image(self, seen: int, name: str, picture: Pillow.Image) -> None:
+        """A picture."""
+        ...
+
+
+class JsonLines:
+    """metrics.jsonl: one JSON object a line. A run that goes on first drops the lines after its checkpoint.
+
+    Args:
+        path: the file.
+        seen: samples seen by the checkpoint that is gone on from.
+    """
+
+    def __init__(self, path: Path, seen: int = 0) -> None:
+        self.path = path
+        kept = [line for line in read_lines(path) if line["seen"] <= seen]
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf8")
+        part.replace(path)
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        with self.path.open("a", encoding="utf8") as f:
+            f.write(json.dumps({"seen": seen, **values}) + "\n")
+
+    def image(self, seen: int, name: str, picture: Pillow.Image) -> None:
+        """Pictures have files of their own."""
+
+
+class TensorBoard:
+    """TensorBoard, from the extra "tensorboard".
+
+    Args:
+        path: the folder of its event files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as e:
+            raise UserError("TensorBoard is an extra: pip install 'unnoise[tensorboard]'") from e
+        self.writer = SummaryWriter(str(path))
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        """One scalar a number; lists get an index."""
+        for name, value in values.items():
+            for i, v in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                if isinstance(v, int | float):
+                    self.writer.add_scalar(name if i is None else f"{name}/{i}", v, seen)
+        self.writer.flush()
+
+    def image(self, seen: int, name: str, picture: Pillow.Image) -> None:
+        """One picture."""
+        import numpy as np
+
+        self.writer.add_image(name, np.asarray(picture.convert("RGB")), seen, dataformats="HWC")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    out = []
+    for line in path.read_text(encoding="utf8").splitlines():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            break
+    return out
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; Raises UserError naming a file that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is not readable: {e}") from e

@@ -1,0 +1,44 @@
+"""Class-conditional handwritten digits, 8x8: what `make demo` trains, in about a minute and a half on two cores."""
+
+from unnoise.core.denoiser import Preconditioned
+from unnoise.core.density import LogNormalSigma
+from unnoise.core.objective import Denoising
+from unnoise.core.parameterization import Edm
+from unnoise.data import Digits
+from unnoise.judges import Classifier
+from unnoise.modality import Image, Labels
+from unnoise.nets import UNet
+from unnoise.optim import AdamW, Trapezoid
+from unnoise.recipe import Recipe, Sampling
+from unnoise.sample import Heun
+from unnoise.sample.grids import KarrasGrid
+from unnoise.spec import Build
+
+
+def recipe() -> Recipe:
+    """The recipe."""
+    codec = Image(shape=(1, 8, 8), low=0, high=16)
+    net = Build(
+        UNet,
+        channels=1,
+        width=48,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(2,),
+        head_width=32,
+        dropout=0.1,
+        labels={"label": 10},
+    )
+    return Recipe(
+        name="digits",
+        data=Digits(),
+        codec=codec,
+        conditioner=Labels({"label": 10}),
+        model=Build(Preconditioned, net=net, parameterization=Edm(sigma_data=0.75)),
+        objective=Denoising(density=LogNormalSigma(mean=-0.6, std=1.1), drop=0.1),
+        optim=AdamW(lr=2e-3, rate=Trapezoid(warmup=128 * 50, decay=0.5)),
+        batch=128,
+        samples=128 * 900,
+        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=10, guidance=1.0),
+        judge=Classifier(codec, classes=10),
+    )
