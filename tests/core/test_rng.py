@@ -175,7 +175,7 @@ def test_uniforms_of_the_extreme_words_stay_below_1(monkeypatch: pytest.MonkeyPa
 def test_uniforms_are_uniform_and_float64_has_53_bits() -> None:
     like = torch.zeros(40, 1000, dtype=D)
     u = Rng.of(range(40)).uniform(like)
-    assert 0 <= float(u.min()) and float(u.max()) < 1
+    assert float(u.min()) >= 0 and float(u.max()) < 1
     assert ks(u, lambda v: v) < 1.95
     assert float(u.mean()) == pytest.approx(0.5, abs=5 / math.sqrt(12 * 40000))
     bits = (u * 2.0**53).long()

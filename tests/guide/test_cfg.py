@@ -1,0 +1,160 @@
+"""Classifier-free guidance on closed forms, its cost, its interval, with every sampler."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import unnoise.sample
+from unnoise.core.denoiser import Preconditioned
+from unnoise.core.estimate import Estimate
+from unnoise.core.exact import Normal
+from unnoise.core.level import Level
+from unnoise.core.parameterization import V
+from unnoise.core.process import Gaussian
+from unnoise.core.rng import Rng
+from unnoise.core.schedule import Cosine
+from unnoise.guide import Cfg, Interval
+from unnoise.sample import Ancestral
+from unnoise.sample.driver import sample
+
+D = torch.float64
+STD = 0.4
+SAMPLERS: list[Any] = [getattr(unnoise.sample, name)() for name in unnoise.sample.__all__] + [Ancestral(eta=0.0)]
+every = pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+COND = {"c": torch.tensor([0.5, -1.0, 2.0], dtype=D)}
+RNG = Rng.of(range(3))
+X = RNG.fold(77).normal(torch.zeros(3, 4, dtype=D))
+
+
+class Shifted:
+    """Data N(c, 0.4^2), where c is the condition; counts its evaluations."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor, level: Any, cond: Any = None, *, to: Any = None) -> Estimate:
+        self.calls += 1
+        return Normal(cond["c"][:, None], STD)(x, level)
+
+
+def null(cond: Any) -> dict[str, Tensor]:
+    return {"c": torch.zeros_like(cond["c"])}
+
+
+def angles(n: int) -> Level:
+    return Cosine(0.0)(torch.linspace(1, 0, n + 1, dtype=D))
+
+
+def end(sampler: Any, denoise: Any, grid: Level, x: Tensor = X) -> Tensor:
+    *_, last = sample(sampler, Gaussian(), denoise, x, grid, RNG, COND)
+    return last.x
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0, 7.5, -1.0])
+def test_cfg_extrapolates_from_null_to_cond(scale: float) -> None:
+    """Equal widths: the estimate is linear in the mean, so guidance is data of mean scale c."""
+    level = Level.of(0.6, 0.8)
+    got = Cfg(Shifted(), Gaussian(), null, scale)(X, level, COND)
+    torch.testing.assert_close(got.x0, Normal(scale * COND["c"][:, None], STD)(X, level).x0, rtol=1e-12, atol=1e-13)
+    inner, w = Shifted(), scale - 1
+    want = (1 + w) * inner(X, level, COND).x0 - w * inner(X, level, null(COND)).x0  # Ho & Salimans, eq. 6
+    torch.testing.assert_close(got.x0, want, rtol=1e-12, atol=1e-13)
+    assert got.var is not None
+
+
+def test_a_scale_a_row() -> None:
+    level, scales = Level.of(0.6, 0.8), torch.tensor([1.0, 2.0, 5.0], dtype=D)
+    got = Cfg(Shifted(), Gaussian(), null, scales[:, None])(X, level, COND)
+    for i in range(3):
+        alone = Cfg(Shifted(), Gaussian(), null, float(scales[i]))(X, level, COND)
+        torch.testing.assert_close(got.x0[i], alone.x0[i], rtol=1e-13, atol=1e-14)
+
+
+@every
+def test_scale_1_is_off_and_costs_nothing(sampler: Any) -> None:
+    plain, off, on = Shifted(), Shifted(), Shifted()
+    want = end(sampler, plain, angles(5))
+    assert torch.equal(end(sampler, Cfg(off, Gaussian(), null, 1.0), angles(5)), want)
+    end(sampler, Cfg(on, Gaussian(), null, 2.0), angles(5))
+    assert off.calls == plain.calls and on.calls == 2 * plain.calls
+
+
+@every
+def test_cfg_composes_with_every_sampler(sampler: Any) -> None:
+    """Guided samples are the samples of N(scale c, 0.4^2)."""
+    got = end(sampler, Cfg(Shifted(), Gaussian(), null, 2.5), angles(9))
+    want = end(sampler, Normal(2.5 * COND["c"][:, None], STD), angles(9))
+    torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
+
+
+@every
+def test_interval_everywhere_is_inside_and_nowhere_is_outside(sampler: Any) -> None:
+    inside, outside = Cfg(Shifted(), Gaussian(), null, 3.0), Shifted()
+    finite = Level(*(a[1:] for a in angles(9)[:2]))  # type: ignore[arg-type, union-attr]
+    assert torch.equal(end(sampler, Interval(inside, outside), finite), end(sampler, inside, finite))
+    assert torch.equal(end(sampler, Interval(inside, outside, 50.0, 60.0), finite), end(sampler, outside, finite))
+
+
+@every
+def test_interval_on_the_host_and_by_row_agree(sampler: Any) -> None:
+    """One level for the batch is decided on the host, [B] levels by where: the same samples."""
+    guided = Interval(Cfg(Shifted(), Gaussian(), null, 3.0), Shifted(), -2.0, 3.0)
+    grid = angles(9)
+    rows = Level(*(a[:, None].repeat(1, 3) for a in grid[:2]))  # type: ignore[arg-type, union-attr]
+    host = end(sampler, guided, grid)
+    torch.testing.assert_close(end(sampler, guided, rows), host, rtol=1e-12, atol=1e-13)
+    assert not torch.allclose(host, end(sampler, guided.outside, grid), atol=1e-3)
+    assert not torch.allclose(host, end(sampler, guided.inside, grid), atol=1e-3)
+
+
+def test_interval_costs_nothing_outside_itself() -> None:
+    inner, outer = Shifted(), Shifted()
+    guided = Interval(Cfg(inner, Gaussian(), null, 3.0), outer, -1.0, 1.0)
+    logsnr = torch.tensor([-6.0, -1.0, -0.5, 0.0, 0.5, 1.0, 6.0, math.inf], dtype=D)
+    end(Ancestral(0.0), guided, Level.of_logsnr(logsnr))
+    assert inner.calls == 2 * 3 and outer.calls == 4, "the ends are exclusive"
+
+
+@pytest.mark.parametrize("alpha, sigma", [(0.0, 1.0), (1.0, 0.0)])
+def test_interval_at_the_infinite_ends_is_outside(alpha: float, sigma: float) -> None:
+    class Fixed:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def __call__(self, x: Tensor, level: Any, cond: Any = None, *, to: Any = None) -> Estimate:
+            return Estimate(torch.full_like(x, self.value), torch.full_like(x, self.value))
+
+    chosen = Interval(Fixed(1.0), Fixed(2.0))
+    for level in (Level.of(alpha, sigma), Level(*(torch.full((3,), v, dtype=D) for v in (alpha, sigma)))):
+        assert chosen(X, level).x0.unique().tolist() == [2.0]
+    mixed = chosen(X, Level(torch.tensor([0.0, 0.6, 1.0]), torch.tensor([1.0, 0.8, 0.0])))
+    assert mixed.x0[:, 0].tolist() == mixed.var[:, 0].tolist() == [2.0, 1.0, 2.0]
+
+
+def test_the_variance_survives_guidance_by_row() -> None:
+    """So that Ancestral(variance="learned") works with levels a row as it does with one."""
+    guided = Interval(Cfg(Shifted(), Gaussian(), null, 3.0), Shifted(), -2.0, 3.0)
+    grid = angles(9)
+    rows = Level(*(a[:, None].repeat(1, 3) for a in grid[:2]))  # type: ignore[arg-type, union-attr]
+    learned = Ancestral(variance="learned")
+    torch.testing.assert_close(end(learned, guided, rows), end(learned, guided, grid), rtol=1e-12, atol=1e-13)
+
+
+def test_the_trained_interval_is_that_of_what_is_inside() -> None:
+    model = Preconditioned(torch.nn.Identity(), V(), interval=(-6.0, 6.0))
+    guided = Cfg(model, Gaussian(), null, 2.0)
+    assert guided.interval == (-6.0, 6.0) and Interval(guided, model).interval == (-6.0, 6.0)
+    assert Cfg(Shifted(), Gaussian(), null, 2.0).interval is None
+    for denoise in (guided, Interval(guided, model)):
+        with pytest.raises(ValueError, match=r"trained for log-SNR in \[-6, 6\]"):
+            end(Ancestral(), denoise, angles(4))
+
+
+def test_invalid_intervals_and_states_of_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"3.0 and 1.0"):
+        Interval(Shifted(), Shifted(), 3.0, 1.0)
+    with pytest.raises(ValueError, match="one level"):
+        Interval(Shifted(), Shifted())({"a": X}, {"a": Level.of(0.6, 0.8)})
