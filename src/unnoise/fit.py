@@ -34,7 +34,7 @@ from unnoise.log import JsonLines, Logger
 from unnoise.model import Model
 from unnoise.optim import snapshot_due
 from unnoise.recipe import Recipe
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, pick_device
 from unnoise.spec import build, describe
 from unnoise.train import Progress, State, train
 
@@ -64,8 +64,8 @@ def default_precision(device: torch.device) -> str:
 
 def start(
     recipe: Recipe,
-    path: Path,
-    run: Runtime,
+    path: str | Path,
+    run: Runtime | None = None,
     *,
     seed: int = 0,
     precision: str | None = None,
@@ -81,7 +81,7 @@ def start(
     Args:
         recipe: what to train.
         path: the folder; it must not exist, or be empty.
-        run: rank and world.
+        run: rank and world; None: this process alone, on the fastest device.
         seed: of everything.
         precision: "fp32", "bf16" or "fp16"; None: `default_precision`.
         compiled: torch.compile the networks.
@@ -94,6 +94,7 @@ def start(
     Raises:
         UserError: for what the user can mend; nothing is lost.
     """
+    path, run = Path(path), run or Runtime(pick_device())
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
     precision = precision or default_precision(run.device)
@@ -113,8 +114,8 @@ def start(
 
 
 def resume(
-    path: Path,
-    run: Runtime,
+    path: str | Path,
+    run: Runtime | None = None,
     *,
     samples: int | None = None,
     types: Sequence[type] = (),
@@ -124,11 +125,12 @@ def resume(
 
     Args:
         path: the run folder.
-        run: rank and world, which may be others than before.
+        run: rank and world, which may be others than before; None: this process alone, on the fastest device.
         samples: train to this number of samples instead.
         types: classes of the user's in the recipe.
         loggers: besides metrics.jsonl.
     """
+    path, run = Path(path), run or Runtime(pick_device())
     contents = checkpoint.read(checkpoint.locate(path))
     facts = contents.facts
     if "recipe" not in facts:
@@ -202,7 +204,8 @@ class Session:
         """Check the first batch, say what is to come, compile: all before the first step."""
         first = {k: v[: min(len(v), self.recipe.batch)] for k, v in self.data.train.items()}
         parts: dict[str, Any] = self.state.components
-        codec, conditioner = parts.get("codec"), parts.get("conditioner")
+        codec: Any = parts.get("codec")
+        conditioner: Any = parts.get("conditioner")
         if hasattr(codec, "check"):
             codec.check(first["x"])
         if conditioner is not None:

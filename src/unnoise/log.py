@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image as Pillow
 
 from unnoise.errors import UserError
 
 
+@runtime_checkable
 class Logger(Protocol):
     """Takes numbers and pictures as a run goes on; only the main process calls it."""
 

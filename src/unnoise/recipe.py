@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from unnoise.core.condition import Codec, Conditioner
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.level import Level
 from unnoise.core.objective import Denoising, Objective
 from unnoise.core.sampler import Sampler
 from unnoise.data.dataset import Source
-from unnoise.modality import Image, Labels
 from unnoise.optim import AdamW
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, UniformGrid
@@ -68,6 +68,7 @@ class Phase(NamedTuple):
     every: int = 1
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Reads samples: a classifier, or whatever gives features to compare them by."""
 
@@ -76,6 +77,7 @@ class Judge(Protocol):
         ...
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A trained judge."""
 
@@ -116,9 +118,9 @@ class Recipe:
     name: str
     data: Source
     model: Build[Any]
-    codec: Image
+    codec: Codec
     objective: Objective = Denoising()
-    conditioner: Labels | None = None
+    conditioner: Conditioner | None = None
     optim: AdamW = field(default_factory=AdamW)
     batch: int = 128
     micro: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from unnoise.core.denoiser import Cond
 from unnoise.core.rng import Rng
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """From raw conditions to what the network takes; may own weights (a text encoder)."""
 
@@ -27,6 +28,7 @@ class Conditioner(Protocol):
         ...
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Between raw data and states; may own weights (an autoencoder). It owns range, shape, channels and scale."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ Cond = Mapping[str, Tensor]
 EMPTY: Cond = {}
 
 
+@runtime_checkable
 class Denoiser(Protocol[X_contra]):
     """The seam between networks and everything that samples, guides or evaluates them."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from unnoise.core.rng import Rng
 from unnoise.core.schedule import Cosine, Rectified, Schedule
 
 
+@runtime_checkable
 class Density(Protocol):
     """A distribution of levels."""
 

@@ -7,7 +7,7 @@ a rescaling of (alpha, sigma).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from unnoise.core.level import Level
 from unnoise.core.schedule import Linear, ScaledLinear, Table, ZeroTerminal
 
 
+@runtime_checkable
 class Noise(Protocol):
     """From a level to the number that the network is told; finite for every level."""
 

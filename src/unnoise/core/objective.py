@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ def by_logsnr(loss: Loss) -> Tensor:
     return rows @ nn.functional.one_hot(bins, len(EDGES) + 1).float()  # a product, where scattering would be random
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss of components on a batch. Denoisers, codecs, judges and adversaries are trained through it alike."""
 
@@ -125,6 +126,7 @@ class Denoising:
                 cond = conditioner.drop(cond, rng.fold(3), drop)
         mask = batch.get("mask")
         process = self.process if mask is None else self.process.bind(mask)
+        x0 = process.space.project(x0)
         exact, log_p = self.density(u)
         level = exact.to(dtype=x0.dtype)
         eps = process.noise(x0, rng.fold(1))

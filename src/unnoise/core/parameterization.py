@@ -8,7 +8,7 @@ paper's own loss. All obey D(k x; k alpha, k sigma) = D(x; alpha, sigma): how x 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Coeffs(NamedTuple):
     c_out: Tensor
 
 
+@runtime_checkable
 class Parameterization(Protocol):
     """From a level to the three coefficients.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ Variance = Literal["small", "large", "learned"]
 X = TypeVar("X")
 
 
+@runtime_checkable
 class Process(Protocol[X]):
     """The seam between a kind of data (Tensor, or a mapping of parts) and everything that samples or guides it."""
 

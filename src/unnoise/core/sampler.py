@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -52,6 +52,13 @@ class Step(NamedTuple, Generic[X]):
     carry: Carry = None
 
 
+def require_tensor(sampler: Any, x: Any) -> None:
+    """Refuse a state of parts; for samplers whose arithmetic is that of one tensor."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{type(sampler).__name__} works on one tensor, not on a state of parts: use Ancestral")
+
+
+@runtime_checkable
 class Sampler(Protocol[X]):
     """A frozen value. What evolves is the carry; what depends on levels alone is made once, in `coefficients`.
 

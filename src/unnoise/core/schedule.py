@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from unnoise.core.level import Frame, Level
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A monotone path of levels."""
 

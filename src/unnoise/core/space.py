@@ -7,11 +7,12 @@ project the estimate, once; no sampler and no loss knows that spaces exist.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class Space(Protocol):
     """A linear subspace of states, possibly bound to the mask of a batch."""
 

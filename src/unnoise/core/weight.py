@@ -11,12 +11,13 @@ weight 1: L_simple for Eps, v, flow and EDM losses for theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Weight(Protocol):
     """A weight of |x0_hat - x0|^2.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ Columns = Mapping[str, Tensor]
 """Raw data by name, all of one length; "x" is always there."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """A frozen value that knows where data are and what they are."""
 

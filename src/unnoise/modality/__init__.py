@@ -2,5 +2,6 @@
 
 from unnoise.modality.image import Image
 from unnoise.modality.labels import Labels
+from unnoise.modality.plain import Plain
 
-__all__ = ["Image", "Labels"]
+__all__ = ["Image", "Labels", "Plain"]

@@ -12,7 +12,7 @@ from unnoise.core.denoiser import Denoiser
 from unnoise.core.level import Level, Levels, expand
 from unnoise.core.process import Process
 from unnoise.core.rng import Rng
-from unnoise.core.sampler import Carry, Row, Step
+from unnoise.core.sampler import Carry, Row, Step, require_tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class DPMpp2M:
 
     def init(self, x: Tensor) -> Carry:
         """The estimate before: 0, with a weight of 0."""
+        require_tensor(self, x)
         return torch.zeros_like(x)
 
     def step(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from unnoise.core.schedule import Cosine, Linear, ScaledLinear, Schedule, Table,
 __all__ = ["KarrasGrid", "LogSnrGrid", "TrailingGrid", "UniformGrid"]
 
 
+@runtime_checkable
 class Grid(Protocol):
     """From a number of steps to levels."""
 

@@ -50,6 +50,8 @@ def plan(
     grid: Any = over(lambda g: Level(*(a.detach().to("cpu", torch.float64) for a in (g.alpha, g.sigma))), levels)
     steps = _check(grid, open_end or invert)
     ups, idles = zip(*(_moves(grid, i) for i in range(steps)), strict=True)
+    if ups[-1] and not invert:
+        raise ValueError("the grid ends in a step up in noise: end it with a step down, or say invert=True")
     if invert:
         _check_invertible(sampler, grid)
         ups = (False,) * steps
