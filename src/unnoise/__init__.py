@@ -22,6 +22,7 @@ from unnoise.runtime import Runtime
 from unnoise.samples import Samples
 from unnoise.spec import Build
 from unnoise.train import State, train
+from unnoise.version import __version__
 
 __all__ = [
     "CLEAN",
@@ -47,6 +48,7 @@ __all__ = [
     "UniformTime",
     "UserError",
     "V",
+    "__version__",
     "core",
     "data",
     "guide",

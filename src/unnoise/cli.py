@@ -9,11 +9,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from unnoise.errors import UserError
+from unnoise.version import __version__
 
 RUNS = Path("runs")
 
@@ -47,7 +47,7 @@ def _fail(message: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unnoise", description="Train, sample and evaluate diffusion models.")
-    parser.add_argument("--version", action="version", version=f"unnoise {version('unnoise')}")
+    parser.add_argument("--version", action="version", version=f"unnoise {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a recipe in a new run folder", description=_train.__doc__)

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +36,7 @@ from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime, pick_device
 from unnoise.spec import build, describe
 from unnoise.train import Progress, State, train
+from unnoise.version import __version__
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEASURED = 0.05
@@ -364,7 +364,7 @@ class Session:
             "seen": state.seen,
             "total": state.total,
             "elapsed": self.elapsed,
-            "unnoise": version("unnoise"),
+            "unnoise": __version__,
             "torch": torch.__version__,
         }
         checkpoint.commit(self.path, state.seen, checkpoint.contents_of(state.components, state.groups(), facts))
