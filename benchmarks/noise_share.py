@@ -78,11 +78,10 @@ def main() -> None:
         "all_draws_share": noise / step,
         "noise_share": normal / step,
     }
+    (Path(__file__).parent / "results").mkdir(exist_ok=True)
     path = Path(__file__).parent / "results" / f"noise_share_{device.type}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(
-        f"step {step:.2f} ms, all draws {noise:.2f} ms ({noise / step:.1%}), the noise alone {normal:.2f} ms ({normal / step:.1%})"
-    )
+    print(f"step {step:.2f} ms; all draws {noise:.2f} ms, {noise / step:.1%}; noise {normal:.2f}, {normal / step:.1%}")
 
 
 if __name__ == "__main__":

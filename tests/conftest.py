@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-# Before anything of ours is imported. Networks are left out: their forward passes must be traceable in one graph.
-hook = install_import_hook(
-    ["unnoise.core", "unnoise.sample", "unnoise.guide", "unnoise.data", "unnoise.modality", "unnoise.metrics"],
-    "beartype.beartype",
+CHECKED = ("core", "sample", "guide", "data", "modality", "metrics", "optim")
+"""Networks are left out: their forward passes must be traceable in one graph."""
+
+# Before anything of ours is imported. As for mypy, an int will do where a float is asked for (PEP 484).
+hook = jaxtyping.install_import_hook(
+    [f"unnoise.{package}" for package in CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the run-time checker: for a wrong type on purpose, where our own error is what is tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from unnoise.recipe import Phase, Recipe, Sampling
 from unnoise.runtime import Runtime
 from unnoise.samples import Samples
 from unnoise.spec import Build
-from unnoise.train import State, train
+from unnoise.train import State
 from unnoise.version import __version__
 
 __all__ = [
@@ -58,5 +58,4 @@ __all__ = [
     "resume",
     "sample",
     "start",
-    "train",
 ]

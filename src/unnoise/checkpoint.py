@@ -142,7 +142,7 @@ def read(folder: Path) -> Contents:
 
 def _version(manifest: Mapping[str, Any], folder: Path) -> int:
     version = manifest.get("format")
-    if not isinstance(version, int):
+    if not isinstance(version, int) or version < 1:
         raise CheckpointError(f"{folder} is not a checkpoint of unnoise: its manifest states no format")
     if version > FORMAT:
         raise CheckpointError(f"{folder} is of format {version}, this version reads up to {FORMAT}: upgrade unnoise")
@@ -207,9 +207,11 @@ def commit(run: Path, seen: int, contents: Contents) -> Path:
         shutil.rmtree(folder)  # written, but the process ended before it was pointed to
     digest = write(folder, contents)
     replace_json({"path": f"checkpoints/{seen}", "sha256": digest}, run / "latest")
-    old = sorted((f for f in home.iterdir() if f.name.isdigit()), key=lambda f: int(f.name))
-    for folder_ in old[:-KEEP]:
-        shutil.rmtree(folder_, ignore_errors=True)
+    others = sorted((f for f in home.iterdir() if f.name.isdigit() and f != folder), key=lambda f: int(f.name))
+    older = [f for f in others if int(f.name) < seen]
+    for other in others:
+        if other not in older[1 - KEEP :]:  # those ahead are of a process that ended before it pointed to them
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

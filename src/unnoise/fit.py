@@ -19,16 +19,15 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from unnoise import checkpoint
 from unnoise.core.denoiser import Preconditioned
-from unnoise.core.rng import Rng
 from unnoise.data.dataset import Dataset
 from unnoise.data.stream import batches
 from unnoise.errors import UserError
 from unnoise.evaluate import loss_by_level
+from unnoise.forecast import forecast
 from unnoise.log import JsonLines, Logger
 from unnoise.model import Model
 from unnoise.optim import snapshot_due
@@ -95,8 +94,9 @@ def start(
         UserError: for what the user can mend; nothing is lost.
     """
     path, run = Path(path), run or Runtime(pick_device())
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not _is_free(path):
         raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
+    run.barrier()  # or the main process might write there before another has looked
     precision = precision or default_precision(run.device)
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: fp32, bf16 or fp16")
@@ -150,6 +150,13 @@ def resume(
     session.prepare()
     session.loop()
     return state
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing is there, or what a start leaves that is killed before its first checkpoint."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(f.name == "checkpoints" or f.suffix == ".part" for f in path.iterdir())
 
 
 def _whole(samples: int, batch: int) -> int:
@@ -212,53 +219,17 @@ class Session:
             conditioner.check({k: v for k, v in self.data.train.items() if k in conditioner.classes})
         self.run.shard(self.recipe.batch)
         if self.run.is_main:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.loggers.insert(0, JsonLines(self.path / "metrics.jsonl", self.state.seen))
-            say(self.forecast())
+            with self._memory():
+                say(forecast(self.recipe, self.state, self.data, self.run, self.facts))
         if self.facts["compiled"]:
             for module in self.state.networks.values():
                 (module.net if isinstance(module, Preconditioned) else module).compile()
 
-    def forecast(self) -> str:
-        """One line: parameters, data, memory and time to expect, from one trial pass that changes nothing."""
-        state, recipe, device = self.state, self.recipe, self.run.device
-        parameters = sum(p.numel() for m in state.networks.values() for p in m.parameters())
-        rows = recipe.batch // self.run.world // recipe.micro
-        column = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in self.data.train.items()}
-        batch = {**column, "position": torch.arange(rows, device=device)}
-        kept: dict[int, int] = {}
-
-        def keep(t: Tensor) -> Tensor:
-            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
-
-        # The second pass is timed: the first one pays for warming up.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for _ in range(2):
-                began = time.perf_counter()
-                with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-                    loss = recipe.objective(state.components, batch, Rng.of(range(rows), device), 0).mean
-                loss.backward()  # type: ignore[no-untyped-call]
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds = time.perf_counter() - began
-        for m in state.networks.values():
-            m.zero_grad(set_to_none=True)
-        weights = 4 * parameters * (2 + 2 + len(recipe.widths))  # weights, gradients, two moments, averages
-        memory = (weights + sum(kept.values())) / 2**30
-        left = None if state.total is None else (state.total - state.seen) // recipe.batch
-        minutes = self.facts["minutes"] if left is None else left * seconds * recipe.micro / 60
-        samples = f"{state.total:,} samples" if state.total else "as many samples as fit"
-        kind = f"{device.type} x {self.run.world}" if self.run.world > 1 else device.type
-        return (
-            f"{recipe.name}: {parameters:,} parameters; {len(self.data):,} items to learn from, "
-            f"{len(self.data.held_out['x']):,} held out; {samples} in batches of {recipe.batch} on {kind} in "
-            f"{self.facts['precision']}; about {memory:.2g} GiB and {minutes:.2g} minutes"
-        )
-
     def loop(self) -> None:
         """Train to the end, or until a signal; save either way."""
         state, recipe, run = self.state, self.recipe, self.run
+        if run.is_main:
+            self.loggers.insert(0, JsonLines(self.path / "metrics.jsonl", state.seen))
         rows = run.shard(recipe.batch)
         stream = batches(self.data.train, recipe.batch, seed=state.seed, seen=state.seen, rows=rows, device=run.device)
         saved = time.monotonic()
@@ -371,10 +342,13 @@ class Session:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once.
+
+        Of several processes it does not: torchrun passes on the Ctrl-C that the terminal has sent to each already.
+        """
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.stopped is not None:
+            if self.stopped is not None and self.run.world == 1:
                 raise KeyboardInterrupt
             self.stopped = number
 
@@ -392,6 +366,7 @@ class Session:
     def _stop_if_asked(self) -> None:
         if self.run.any(self.stopped is not None):
             self.save()
+            self.run.barrier()  # torchrun ends all processes as soon as one has ended
             raise Interrupted(
                 f"stopped and saved after {self.state.seen} samples; go on with: unnoise resume {self.path}",
                 128 + (self.stopped or signal.SIGTERM),
@@ -418,5 +393,5 @@ class Session:
             raise UserError(
                 f"out of memory with batches of {self.recipe.batch} of size {shape} on {self.run.device}. Any of these "
                 f"helps: -s micro={2 * self.recipe.micro} (same result, slower), "
-                f"-s batch={max(1, self.recipe.batch // 2)}, --precision bf16. The last checkpoint is whole"
+                f"-s batch={max(1, self.recipe.batch // 2)}, --precision bf16. Nothing that was saved is lost"
             ) from e

@@ -6,7 +6,9 @@ Weights & Biases, for example, in ten lines: see docs/how-to/loggers.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,19 +36,30 @@ class JsonLines:
     Args:
         path: the file.
         seen: samples seen by the checkpoint that is gone on from.
+
+    Raises:
+        UserError: where it cannot be written; so does `log`.
     """
 
     def __init__(self, path: Path, seen: int = 0) -> None:
         self.path = path
         kept = [line for line in read_lines(path) if line["seen"] <= seen]
         part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf8")
-        part.replace(path)
+        with self._writing():
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf8")
+            part.replace(path)
 
     def log(self, seen: int, values: Mapping[str, Any]) -> None:
         """Append one line."""
-        with self.path.open("a", encoding="utf8") as f:
+        with self._writing(), self.path.open("a", encoding="utf8") as f:
             f.write(json.dumps({"seen": seen, **values}) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise UserError(f"{self.path} could not be written: {e}. The last checkpoint is whole: make room") from e
 
     def image(self, seen: int, name: str, picture: Pillow.Image) -> None:
         """Pictures have files of their own."""
@@ -64,7 +77,12 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as e:
             raise UserError("TensorBoard is an extra: pip install 'unnoise[tensorboard]'") from e
-        self.writer = SummaryWriter(str(path))
+        self._open: Callable[[], Any] = lambda: SummaryWriter(str(path))
+
+    @cached_property
+    def writer(self) -> Any:
+        """Opened, and its folder made, when there is something to write: a run begins in an empty folder."""
+        return self._open()
 
     def log(self, seen: int, values: Mapping[str, Any]) -> None:
         """One scalar a number; lists get an index."""

@@ -14,7 +14,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -106,15 +106,15 @@ def parse(text: str, hint: Any, current: Any = None, name: str = "value") -> Any
         return _number(text, hint, name)
     if hint is str:
         return text
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
-        arms = [args[0]] * len(parts) if len(args) == 2 and args[1] is Ellipsis else list(args)
+        arms = [args[0]] * len(parts) if origin is Sequence or args[-1] is Ellipsis else list(args)
         if len(arms) != len(parts):
             raise OverrideError(f"{name} has {len(arms)} entries, got {len(parts)} in {text!r}")
         return tuple(parse(p.strip(), arm, None, name) for p, arm in zip(parts, arms, strict=True))
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        pairs = [p.partition("=") for p in text.split(",") if p.strip()]
-        return {k.strip(): parse(v.strip(), args[1], None, name) for k, _, v in pairs}
+        pairs = [p.replace(":", "=", 1).partition("=") for p in text.strip("{} ").split(",") if p.strip()]
+        return {k.strip(" '\""): parse(v.strip(), args[1], None, name) for k, _, v in pairs}
     return _named(text, hint, current, name)
 
 
@@ -125,7 +125,7 @@ def _number(text: str, hint: type, name: str) -> int | float:
         raise OverrideError(f"{name} is {'an integer' if hint is int else 'a number'}, got {text!r}") from None
     if hint is float:
         return number
-    if number != int(number):
+    if not number.is_integer():
         raise OverrideError(f"{name} is an integer, got {text!r}")
     return int(number)
 
@@ -156,11 +156,8 @@ def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
                 f"{nearest(keyword.arg, inspect.signature(match).parameters)}"
             )
         inner = f"{name}.{keyword.arg}"
-        if isinstance(keyword.value, ast.Name | ast.Call):
-            arguments[keyword.arg] = _construct(keyword.value, hints.get(keyword.arg, Any), None, inner)
-        else:
-            literal = ast.unparse(keyword.value).strip("'\"")
-            arguments[keyword.arg] = parse(literal, hints.get(keyword.arg, Any), None, inner)
+        literal = keyword.value.value if isinstance(keyword.value, ast.Constant) else ast.unparse(keyword.value)
+        arguments[keyword.arg] = parse(str(literal), hints.get(keyword.arg, Any), None, inner)
     try:
         return Build(match, **arguments) if issubclass(match, nn.Module) else match(**arguments)
     except (TypeError, ValueError) as e:
@@ -169,7 +166,7 @@ def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
 
 def _kin(hint: Any, current: Any) -> dict[str, type]:
     """The concrete values that may stand where `current` stands, or where a protocol `hint` is asked for."""
-    modules = set()
+    hint, modules = typing.get_origin(hint) or hint, set()
     for cls in (hint, None if current is None else _class_of(current)):
         if isinstance(cls, type) and cls.__module__.startswith("unnoise."):
             modules |= {cls.__module__, cls.__module__.rpartition(".")[0]}
@@ -194,7 +191,7 @@ def _fits(cls: type, hint: Any, current: Any) -> bool:
         return issubclass(cls, hint)
     else:
         wanted = {k for k, v in vars(_class_of(current)).items() if callable(v) and (k[0] != "_" or k == "__call__")}
-    return all(hasattr(cls, k) for k in wanted)
+    return all(any(k in vars(c) for c in cls.__mro__) for k in wanted)  # every class has a __call__: its type's
 
 
 def _is_composite(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ class Sampling:
         return self.grid(self.steps, interval)
 
 
-class Phase(NamedTuple):
+@dataclass(frozen=True)
+class Phase:
     """One of the losses that a step of training takes in turn.
 
     Args:

@@ -123,12 +123,12 @@ def build(spec: Any, types: Iterable[type] = (), *, lazy: bool = False) -> Any:
         return tuple(build(v, types, lazy=lazy) for v in spec)
     if not isinstance(spec, dict):
         return spec
-    if FLOAT in spec:
+    if spec.get(FLOAT) in ("inf", "-inf", "nan"):
         return float(spec[FLOAT])
-    if MAP in spec:
+    if isinstance(spec.get(MAP), dict):
         return {k: build(v, types, lazy=lazy) for k, v in spec[MAP].items()}
-    if TYPE not in spec:
-        raise SpecError(f"a description without {TYPE}: {sorted(spec)}")
+    if not isinstance(spec.get(TYPE), str):
+        raise SpecError(f"a description without {TYPE}: {spec}")
     cls = _resolve(spec[TYPE], types)
     args = {k: build(v, types, lazy=lazy) for k, v in spec.items() if k != TYPE}
     try:
@@ -138,15 +138,17 @@ def build(spec: Any, types: Iterable[type] = (), *, lazy: bool = False) -> Any:
 
 
 def _resolve(name: str, types: Iterable[type]) -> type[Any]:
-    for cls in types:
-        if f"{cls.__module__}.{cls.__qualname__}" == name or cls.__qualname__ == name.rpartition(".")[2]:
-            return cls
     module, _, attribute = name.rpartition(".")
+    ours = module.startswith(f"{PACKAGE}.")
+    for cls in types:
+        # A file of the user's may go by another name than when the description was made.
+        if f"{cls.__module__}.{cls.__qualname__}" == name or (not ours and cls.__qualname__ == attribute):
+            return cls
     refusal = SpecError(
         f"the description names the type {name!r}, which is not one of {PACKAGE}'s: if it is yours, pass its class "
         "(types=[...] in Python, --types FILE.py on the command line)"
     )
-    if not module.startswith(f"{PACKAGE}."):
+    if not ours:
         raise refusal
     try:
         found = getattr(importlib.import_module(module), attribute)

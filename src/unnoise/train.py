@@ -76,8 +76,8 @@ class State:
         self.scale = LossScale(device) if precision == torch.float16 else None
         self.window = torch.zeros(3, len(EDGES) + 1, dtype=torch.float32, device=device)
         """Since the last line of the log, by bin of log-SNR: sum of losses, of weighted losses, count."""
-        self.bad = torch.zeros(3, dtype=torch.int32, device=device)
-        """Steps skipped: in a row until now, most in a row, in all."""
+        self.bad = torch.zeros(len(self.phases), 3, dtype=torch.int32, device=device)
+        """Of each phase, the steps skipped: in a row until now, most in a row, in all."""
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -145,7 +145,7 @@ class State:
         total = float(count.sum())
         by_level = [float(v / c) if c > 0 else None for v, c in zip(value, count, strict=True)]
         mean = float(weighted.sum()) / total if total else math.nan
-        return {"loss": mean, "loss_by_logsnr": by_level, "skipped": int(self.bad[2])}
+        return {"loss": mean, "loss_by_logsnr": by_level, "skipped": int(self.bad[:, 2].sum())}
 
 
 def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) -> Iterator[Progress]:
@@ -181,7 +181,7 @@ def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) 
         state.seen += recipe.batch
         state.ema.update(state.named, state.seen, recipe.batch)
         assert first is not None
-        if (step + 1) % check_every == 0 and int(state.bad[1]) >= recipe.patience:
+        if (step + 1) % check_every == 0 and int(state.bad[:, 1].max()) >= recipe.patience:
             raise NonFinite(_blame(phases, batch, state, recipe))
         yield Progress(state.seen, state.total, first[0].mean.detach(), first[1], first[2])
 
@@ -199,12 +199,17 @@ class _Phase:
 
     @contextlib.contextmanager
     def _only_own(self) -> Iterator[None]:
-        if len(self.state.phases) > 1:
-            for module in self.state.networks.values():
-                module.requires_grad_(False)
-            for p in self.own:
+        """Within, no other network takes gradients; what is frozen stays frozen."""
+        own = {id(p) for p in self.own}
+        networks = self.state.networks.values()
+        others = [p for m in networks for p in m.parameters() if p.requires_grad and id(p) not in own]
+        for p in others:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in others:
                 p.requires_grad_(True)
-        yield
 
     def rng(self, batch: Batch) -> Rng:
         """Randomness for the rows: a function of seed, phase and each row's number in the stream."""
@@ -241,9 +246,11 @@ class _Phase:
         state = self.state
         if state.scale is not None:
             # A forward pass that is not finite is not an overflow of the scale: halving that would not mend it.
-            state.scale.update(finite | ~loss.value.isfinite().all())
-        streak = torch.where(finite, 0, state.bad[0] + 1)
-        state.bad.copy_(torch.stack([streak, torch.maximum(state.bad[1], streak), state.bad[2] + ~finite]))
+            # All processes look at all rows: their scales must stay one.
+            state.scale.update(finite | (self.run.mean(loss.value.isfinite().all().float()) < 1))
+        bad = state.bad[self.number]
+        streak = torch.where(finite, 0, bad[0] + 1)
+        bad.copy_(torch.stack([streak, torch.maximum(bad[1], streak), bad[2] + ~finite]))
         if self.number == 0:
             state.window += torch.where(finite, by_logsnr(loss), 0.0)
 
@@ -292,11 +299,13 @@ def _own_generators(device: torch.device, *path: int) -> Iterator[None]:
 
 def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe) -> str:
     """Run the phases once more, eagerly, with a look at every layer: which is the first that is not finite?"""
+    streak = int(state.bad[:, 1].max())
     start = (
-        f"training ended: {int(state.bad[1])} steps in a row had gradients that are not finite, at {state.seen} "
-        "samples. The weights and the last checkpoint are whole. "
+        f"training ended: {streak} steps in a row had gradients that are not finite, at {state.seen} samples. "
+        "The weights and the last checkpoint are whole. "
     )
     found: list[str] = []
+    before = state.seen - recipe.batch
 
     def hook(name: str) -> Any:
         def look(module: nn.Module, args: Any, out: Any) -> None:
@@ -317,8 +326,11 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
             if not list(m.children())
         ]
         try:
-            with torch.compiler.set_stance("force_eager"), _own_generators(phase.run.device, state.seed, state.seen):
-                loss = phase.phase.objective(state.components, batch, phase.rng(batch), state.seen)
+            with (
+                torch.compiler.set_stance("force_eager"),
+                _own_generators(phase.run.device, state.seed, before, phase.run.rank),
+            ):
+                loss = phase.phase.objective(state.components, batch, phase.rng(batch), before)
                 loss.mean.backward()  # type: ignore[no-untyped-call]
         finally:
             for handle in handles:

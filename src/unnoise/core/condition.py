@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Shaped
 from torch import Tensor
 
 from unnoise.core.denoiser import Cond
@@ -15,15 +16,15 @@ from unnoise.core.rng import Rng
 class Conditioner(Protocol):
     """From raw conditions to what the network takes; may own weights (a text encoder)."""
 
-    def encode(self, raw: Mapping[str, Any]) -> dict[str, Tensor]:
+    def encode(self, raw: Mapping[str, Any]) -> dict[str, Shaped[Tensor, "b ..."]]:
         """The conditions of a batch; the first axis of every tensor is B."""
         ...
 
-    def null(self, cond: Cond) -> dict[str, Tensor]:
+    def null(self, cond: Cond) -> dict[str, Shaped[Tensor, "b ..."]]:
         """The same batch with nothing said."""
         ...
 
-    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Tensor]:
+    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Shaped[Tensor, "b ..."]]:
         """Each row's conditions replaced by `null` with probability p."""
         ...
 
@@ -32,10 +33,10 @@ class Conditioner(Protocol):
 class Codec(Protocol):
     """Between raw data and states; may own weights (an autoencoder). It owns range, shape, channels and scale."""
 
-    def encode(self, raw: Tensor, rng: Rng) -> Tensor:
+    def encode(self, raw: Shaped[Tensor, "b ..."], rng: Rng) -> Shaped[Tensor, "b ..."]:
         """Raw data [B, ...] as states [B, ...]."""
         ...
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "b ..."]:
         """States as raw data, in their own range and dtype."""
         ...

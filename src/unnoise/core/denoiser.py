@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unnoise.core.estimate import Estimate
@@ -15,7 +16,7 @@ from unnoise.core.noise import Angle, Noise
 from unnoise.core.parameterization import Parameterization
 
 X_contra = TypeVar("X_contra", contravariant=True)
-Cond = Mapping[str, Tensor]
+Cond = Mapping[str, Shaped[Tensor, "b ..."]]
 """Conditions by name; the first axis of every tensor is B."""
 
 EMPTY: Cond = {}
@@ -75,12 +76,16 @@ class Preconditioned(nn.Module):
         self.precision: torch.dtype | None = None
         """The dtype of the network's matrix products (autocast); None: that of its parameters."""
 
-    def forward(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Levels | None = None) -> Estimate:
+    def forward(
+        self, x: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY, *, to: Levels | None = None
+    ) -> Estimate:
         """The estimate of x0; `to` is ignored."""
         c = self.parameterization(level.like(x))
         return Estimate((c.c_skip * x + c.c_out * self._network(c.c_in * x, level, cond)).to(x.dtype))
 
-    def residual(self, x0: Tensor, eps: Tensor, level: Level, cond: Cond = EMPTY) -> Tensor:
+    def residual(
+        self, x0: Float[Tensor, " b *shape"], eps: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY
+    ) -> Float[Tensor, " b *shape"]:
         """F - F* at x = alpha x0 + sigma eps, F* = ((1 - c_skip alpha) x0 - c_skip sigma eps) / c_out.
 
         Its unweighted mean square is each parameterization's own loss; times c_out it is x0_hat - x0.

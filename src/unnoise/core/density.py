@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unnoise.core.level import Level, exact
@@ -28,12 +29,12 @@ class Density(Protocol):
         """(lowest, highest) log-SNR that is ever drawn."""
         ...
 
-    def __call__(self, u: Tensor) -> tuple[Level, Tensor]:
+    def __call__(self, u: Float[Tensor, "*u"]) -> tuple[Level, Float[Tensor, "*u"]]:
         """The level at quantile u in [0, 1) (any shape; u = 0 the cleanest), and log p of its log-SNR."""
         ...
 
 
-def stratified(position: Tensor) -> Tensor:
+def stratified(position: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:
     """Numbers in [0, 1), evenly spread over any window of consecutive positions: the golden-ratio sequence.
 
     A function of the position in the stream of samples alone: it does not depend on how the stream is cut into
@@ -48,7 +49,7 @@ def stratified(position: Tensor) -> Tensor:
     return fraction.clamp(max=1 - torch.finfo(fraction.dtype).eps)  # float32 would round up to 1
 
 
-def uniforms(rng: Rng, position: Tensor | None = None) -> Tensor:
+def uniforms(rng: Rng, position: Int64[Tensor, " b"] | None = None) -> Float[Tensor, " b"]:
     """[B] numbers in [0, 1): stratified where positions are given, independent otherwise."""
     if position is not None:
         return stratified(position)
@@ -92,7 +93,7 @@ class UniformTime:
         """(lowest, highest) log-SNR that is ever drawn."""
         return _ends(self.schedule, self.low, self.high)
 
-    def __call__(self, u: Tensor) -> tuple[Level, Tensor]:
+    def __call__(self, u: Float[Tensor, "*u"]) -> tuple[Level, Float[Tensor, "*u"]]:
         """The level at t = low + u (high - low); log p = -log(high - low) - log |d log-SNR / dt|."""
         level, speed = _speed(self.schedule, self.low + u * (self.high - self.low))
         return level, -(speed * (self.high - self.low)).log()
@@ -122,7 +123,7 @@ class LogitNormalTime:
         low, high = (1 / (1 + math.exp(-self.mean - s * _REACH * self.std)) for s in (-1, 1))
         return _ends(self.schedule, low, high)
 
-    def __call__(self, u: Tensor) -> tuple[Level, Tensor]:
+    def __call__(self, u: Float[Tensor, "*u"]) -> tuple[Level, Float[Tensor, "*u"]]:
         """log p(log-SNR) = log N(logit t) - log(t (1 - t)) - log |d log-SNR / dt|."""
         z, log_p = _normal(u)
         t = torch.sigmoid(self.mean + self.std * z)
@@ -151,7 +152,7 @@ class LogNormalSigma:
         """(lowest, highest) log-SNR that is ever drawn."""
         return -2 * (self.mean + _REACH * self.std), -2 * (self.mean - _REACH * self.std)
 
-    def __call__(self, u: Tensor) -> tuple[Level, Tensor]:
+    def __call__(self, u: Float[Tensor, "*u"]) -> tuple[Level, Float[Tensor, "*u"]]:
         """alpha = 1, sigma = exp(mean + std z); the log-SNR is normal with twice the width."""
         z, log_p = _normal(u)
         return Level(torch.ones_like(z), (self.mean + self.std * z).exp()), log_p - math.log(2 * self.std)

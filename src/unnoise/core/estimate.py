@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -15,5 +16,5 @@ class Estimate(NamedTuple):
         var: Var[x0 | x], of the shape of x, where a network or a closed form knows it.
     """
 
-    x0: Tensor
-    var: Tensor | None = None
+    x0: Float[Tensor, "b ..."]
+    var: Float[Tensor, "b ..."] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unnoise.core.denoiser import EMPTY, Cond
@@ -26,13 +27,15 @@ class Normal:
         std: broadcast against x, >= 0.
     """
 
-    def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> None:
+    def __init__(self, mean: float | Float[Tensor, " ..."] = 0.0, std: float | Float[Tensor, " ..."] = 1.0) -> None:
         # A Python float in float64: float32 would round it before x has said what it wants.
         self.mean, self.std = (
             a if isinstance(a, Tensor) else torch.tensor(a, dtype=torch.float64) for a in (mean, std)
         )
 
-    def __call__(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Levels | None = None) -> Estimate:
+    def __call__(
+        self, x: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY, *, to: Levels | None = None
+    ) -> Estimate:
         """The posterior mean and variance."""
         level = level.like(x).to(dtype=x.dtype)
         mean, var = self.mean.to(x), self.std.to(x) ** 2
@@ -40,7 +43,7 @@ class Normal:
         gain = var * level.alpha / total
         return Estimate(mean + gain * (x - level.alpha * mean), (var * level.sigma**2 / total).expand_as(x))
 
-    def transport(self, x: Tensor, src: Level, dst: Level) -> Tensor:
+    def transport(self, x: Float[Tensor, " b *shape"], src: Level, dst: Level) -> Float[Tensor, " b *shape"]:
         """The probability-flow ODE's exact map from `src` to `dst`: standardise, then take the new mean and width."""
         src, dst = (level.like(x).to(dtype=x.dtype) for level in (src, dst))
         mean, var = self.mean.to(x), self.std.to(x) ** 2
@@ -57,12 +60,17 @@ class Mixture:
         weights: [K], > 0, normalised here; equal by default.
     """
 
-    def __init__(self, means: Tensor, stds: Tensor | Sequence[float], weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        means: Float[Tensor, " k *shape"],
+        stds: Float[Tensor, " k"] | Sequence[float],
+        weights: Float[Tensor, " k"] | None = None,
+    ) -> None:
         self.means, self.stds = means, torch.as_tensor(stds, dtype=means.dtype)
         weights = torch.ones(len(means), dtype=means.dtype) if weights is None else weights
         self.log_weights = (weights / weights.sum()).log()
 
-    def responsibilities(self, x: Tensor, level: Level) -> Tensor:
+    def responsibilities(self, x: Float[Tensor, " b *shape"], level: Level) -> Float[Tensor, "b k"]:
         """[B, K]: how probably each row comes from each component."""
         means, stds = self.means.to(x).flatten(1), self.stds.to(x)
         flat = x.flatten(1)
@@ -72,7 +80,9 @@ class Mixture:
         log_p = self.log_weights.to(x) - square / (2 * var) - 0.5 * flat.shape[1] * var.log()
         return log_p.softmax(-1)
 
-    def __call__(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Levels | None = None) -> Estimate:
+    def __call__(
+        self, x: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY, *, to: Levels | None = None
+    ) -> Estimate:
         """The posterior mean and (element-wise) variance; the level is a scalar or [B]."""
         parts = self.responsibilities(x, level)
         level = level.like(x).to(dtype=x.dtype)
@@ -95,10 +105,12 @@ class Empirical:
         points: [K, *shape of a row].
     """
 
-    def __init__(self, points: Tensor) -> None:
+    def __init__(self, points: Float[Tensor, " k *shape"]) -> None:
         self.points = points
 
-    def __call__(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Levels | None = None) -> Estimate:
+    def __call__(
+        self, x: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY, *, to: Levels | None = None
+    ) -> Estimate:
         """The posterior mean and variance; the level is a scalar or [B]."""
         points = self.points.to(x).flatten(1)
         flat = x.flatten(1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Frame = Literal["vp", "flow", "ve"]
@@ -22,7 +23,7 @@ def exact(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def expand(values: Tensor, x: Tensor) -> Tensor:
+def expand(values: Float[Tensor, "*level"], x: Shaped[Tensor, "*state"]) -> Float[Tensor, " ..."]:
     """Give `values` the axes of the state `x`: the only place in the project where a level meets a state.
 
     Args:
@@ -54,16 +55,16 @@ class Level(NamedTuple):
         host: (alpha, sigma) as floats, where they are known without asking the device: what wrappers may branch on.
     """
 
-    alpha: Tensor
-    sigma: Tensor
+    alpha: Float[Tensor, "*level"]
+    sigma: Float[Tensor, "*level"]
     host: tuple[float, float] | None = None
 
     @property
-    def logsnr(self) -> Tensor:
+    def logsnr(self) -> Float[Tensor, "*level"]:
         """``2 log(alpha / sigma)``: +inf where sigma = 0, -inf where alpha = 0."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
-    def like(self, x: Tensor) -> Level:
+    def like(self, x: Shaped[Tensor, "*state"]) -> Level:
         """The same level with the axes of the state `x`; Raises ValueError where it does not fit."""
         return Level(expand(self.alpha, x), expand(self.sigma, x), self.host)
 
@@ -94,7 +95,7 @@ class Level(NamedTuple):
         return Level(host[0], host[1], (float(alpha), float(sigma)))
 
     @staticmethod
-    def of_logsnr(logsnr: Tensor, frame: Frame = "vp") -> Level:
+    def of_logsnr(logsnr: Float[Tensor, "*level"], frame: Frame = "vp") -> Level:
         """The level of the given log-SNR in the given frame; exact at both infinities in "vp" and "flow"."""
         if frame == "vp":
             return Level(torch.sigmoid(logsnr).sqrt(), torch.sigmoid(-logsnr).sqrt())
@@ -127,6 +128,6 @@ def leaves(levels: Levels) -> list[Level]:
     return [levels] if isinstance(levels, Level) else list(levels.values())
 
 
-def ratio(a: Tensor, b: Tensor) -> Tensor:
+def ratio(a: Float[Tensor, "*#level"], b: Float[Tensor, "*#level"]) -> Float[Tensor, "*#level"]:
     """``a / b``, and 0 where b = 0: what is multiplied by it has no signal left to rescale."""
     return torch.where(b > 0, a / torch.where(b > 0, b, torch.ones_like(b)), torch.zeros_like(a))

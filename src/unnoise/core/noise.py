@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unnoise.core.level import Level
@@ -20,7 +21,7 @@ from unnoise.core.schedule import Linear, ScaledLinear, Table, ZeroTerminal
 class Noise(Protocol):
     """From a level to the number that the network is told; finite for every level."""
 
-    def __call__(self, level: Level) -> Tensor:
+    def __call__(self, level: Level) -> Float[Tensor, "*level"]:
         """c_noise, of the shape of the level."""
         ...
 
@@ -29,7 +30,7 @@ class Noise(Protocol):
 class Angle:
     """atan2(sigma, alpha) in [0, pi / 2]: 0 is data, pi / 2 is noise."""
 
-    def __call__(self, level: Level) -> Tensor:
+    def __call__(self, level: Level) -> Float[Tensor, "*level"]:
         """The angle of the level in the (alpha, sigma) plane."""
         return torch.atan2(level.sigma, level.alpha)
 
@@ -46,7 +47,7 @@ class ClippedLogSnr:
     low: float = -20.0
     high: float = 20.0
 
-    def __call__(self, level: Level) -> Tensor:
+    def __call__(self, level: Level) -> Float[Tensor, "*level"]:
         """-clip(logsnr, low, high) / 8."""
         return -level.logsnr.clamp(self.low, self.high) / 8
 
@@ -67,7 +68,7 @@ class TableIndex:
         if len(self.table.alphas()) < 3:
             raise ValueError("an index in a table needs at least two steps, got a table of one")
 
-    def __call__(self, level: Level) -> Tensor:
+    def __call__(self, level: Level) -> Float[Tensor, "*level"]:
         """k in [0, steps - 1], found by the angle, which is monotone along the table and finite everywhere."""
         alphas = self.table.alphas()[1:].to(level.alpha)
         knots = alphas.clamp(-1, 1).arccos()

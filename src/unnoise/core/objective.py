@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor, nn
 
 from unnoise.core.density import Density, UniformTime, uniforms
@@ -16,7 +17,7 @@ from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.weight import Weight
 
-Batch = Mapping[str, Tensor]
+Batch = Mapping[str, Shaped[Tensor, "b ..."]]
 """Raw data by name, the first axis of each is B: "x", conditions, "position" (the number of each sample in the stream),
 "mask" (True = real)."""
 Components = Mapping[str, Any]
@@ -33,13 +34,13 @@ class Loss(NamedTuple):
         scalars: more to log, by name.
     """
 
-    value: Tensor
-    weight: Tensor
+    value: Float[Tensor, " b"]
+    weight: Float[Tensor, " b"]
     level: Level | None = None
-    scalars: Mapping[str, Tensor] = {}
+    scalars: Mapping[str, Float[Tensor, ""]] = {}
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, ""]:
         """The number that is minimised."""
         return (self.weight.detach() * self.value).mean()
 
@@ -48,7 +49,7 @@ EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
 """Of the bins of log-SNR by which losses are reported: ten, open at both ends."""
 
 
-def by_logsnr(loss: Loss) -> Tensor:
+def by_logsnr(loss: Loss) -> Float32[Tensor, "3 bins"]:
     """[3, bins] sums over the rows in each bin of log-SNR: of value, of weight * value, and their count."""
     bins = torch.zeros(len(loss.value), dtype=torch.int64, device=loss.value.device)
     if loss.level is not None:
@@ -74,7 +75,7 @@ class Objective(Protocol):
         ...
 
 
-def row_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
+def row_mean(x: Float[Tensor, " b *shape"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, " b"]:
     """Mean over all but the first axis [B, ...] -> [B]; with mask [B, N] over the real elements of axis 1 only."""
     if mask is None:
         return x.flatten(1).mean(1) if x.ndim > 1 else x
@@ -115,7 +116,7 @@ class Denoising:
         levels = uniforms(rng.fold(0), batch.get("position") if self.stratify else None)
         return self.at(levels, components, batch, rng, drop=self.drop)
 
-    def at(self, u: Tensor, components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
+    def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density, as the held-out loss by noise level is measured."""
         codec, conditioner, model = components.get("codec"), components.get("conditioner"), components[self.model]
         x0 = codec.encode(batch["x"], rng.fold(2)) if codec is not None else batch["x"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unnoise.core.level import Level
@@ -19,9 +20,9 @@ from unnoise.core.level import Level
 class Coeffs(NamedTuple):
     """x0_hat = c_skip x + c_out F(c_in x, c_noise); each of the shape of the level."""
 
-    c_in: Tensor
-    c_skip: Tensor
-    c_out: Tensor
+    c_in: Float[Tensor, "*level"]
+    c_skip: Float[Tensor, "*level"]
+    c_out: Float[Tensor, "*level"]
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unnoise.core.estimate import Estimate
@@ -39,7 +40,7 @@ class Process(Protocol[X]):
         """The estimate moved into the space; the driver and the objective call it."""
         ...
 
-    def mix(self, ests: Sequence[Any], weights: Sequence[float | Tensor]) -> Any:
+    def mix(self, ests: Sequence[Any], weights: Sequence[float | Float[Tensor, " ..."]]) -> Any:
         """The weighted combination of estimates: guidance arithmetic."""
         ...
 
@@ -62,7 +63,7 @@ class Gaussian:
 
     space: Space = Euclidean()
 
-    def bind(self, mask: Tensor) -> Gaussian:
+    def bind(self, mask: Bool[Tensor, "b n"]) -> Gaussian:
         """The process of a batch in which mask [B, N] says what is real."""
         return replace(self, space=self.space.bind(mask))
 
@@ -70,11 +71,11 @@ class Gaussian:
         """The estimate moved into the space."""
         return est._replace(x0=self.space.project(est.x0))
 
-    def noise(self, like: Tensor, rng: Rng) -> Tensor:
+    def noise(self, like: Float[Tensor, " b *shape"], rng: Rng) -> Float[Tensor, " b *shape"]:
         """Standard normal noise of the space, of the shape of `like`."""
         return self.space.project(rng.normal(like))
 
-    def forward(self, x: Tensor, src: Level, dst: Level, rng: Rng) -> Tensor:
+    def forward(self, x: Float[Tensor, " b *shape"], src: Level, dst: Level, rng: Rng) -> Float[Tensor, " b *shape"]:
         """x_dst = r x_src + sqrt(sigma_dst^2 - r^2 sigma_src^2) eps, r = alpha_dst / alpha_src."""
         src, dst = src.like(x), dst.like(x)
         r = ratio(dst.alpha, src.alpha)
@@ -82,7 +83,7 @@ class Gaussian:
 
     def backward(
         self,
-        x: Tensor,
+        x: Float[Tensor, " b *shape"],
         est: Estimate,
         src: Level,
         dst: Level,
@@ -90,7 +91,7 @@ class Gaussian:
         *,
         eta: float = 1.0,
         var: Variance = "small",
-    ) -> Tensor:
+    ) -> Float[Tensor, " b *shape"]:
         """x_dst = alpha_dst x0 + sigma_dst (sqrt(1 - tau) e + sqrt(tau) z), e = (x - alpha_src x0) / sigma_src.
 
         tau = eta^2 (1 - (alpha_src sigma_dst / alpha_dst sigma_src)^2): eta = 1 is DDPM's posterior, eta = 0 is DDIM
@@ -124,14 +125,14 @@ class Gaussian:
             variance = variance + (dst.alpha - keep * src.alpha / src.sigma) ** 2 * unknown * (dst.sigma > 0)
         return mean + variance.sqrt() * self.noise(x, rng)
 
-    def mix(self, ests: Sequence[Estimate], weights: Sequence[float | Tensor]) -> Estimate:
+    def mix(self, ests: Sequence[Estimate], weights: Sequence[float | Float[Tensor, " ..."]]) -> Estimate:
         """sum of w x0 over the estimates; the variance is that of the last."""
         x0 = weights[0] * ests[0].x0
         for w, e in zip(weights[1:], ests[1:], strict=True):
             x0 = x0 + w * e.x0
         return Estimate(x0, ests[-1].var)
 
-    def pin(self, est: Estimate, y: Tensor, mask: Tensor) -> Estimate:
+    def pin(self, est: Estimate, y: Float[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
         """The estimate with y where mask is True."""
         var = None if est.var is None else torch.where(mask, torch.zeros_like(est.var), est.var)
         return Estimate(torch.where(mask, y, est.x0), var)

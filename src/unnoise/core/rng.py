@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor
 
 from unnoise.core.level import exact
@@ -27,7 +28,9 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _FOLD, _AXIS, _UNIFORM, _NORMAL, _UNIFORM_LOW = range(5)
 
 
-def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:
+def philox(
+    counter: Sequence[Int64[Tensor, " ..."]], key: Sequence[Int64[Tensor, " ..."]]
+) -> list[Int64[Tensor, " ..."]]:
     """Philox4x32-10.
 
     Args:
@@ -91,10 +94,10 @@ class Rng:
             multi-index of the element only.
     """
 
-    key: Tensor
+    key: Int64[Tensor, "b 2"]
 
     @staticmethod
-    def of(seeds: int | Sequence[int] | Tensor, device: torch.device | str | None = None) -> Rng:
+    def of(seeds: int | Sequence[int] | Integer[Tensor, " ..."], device: torch.device | str | None = None) -> Rng:
         """One row a seed (any integers of 64 bits); a single integer gives one row."""
         if not isinstance(seeds, Tensor):
             rows = [seeds] if isinstance(seeds, int) else list(seeds)
@@ -105,10 +108,10 @@ class Rng:
     def __len__(self) -> int:
         return self.key.shape[0]
 
-    def __getitem__(self, rows: slice | Tensor) -> Rng:
+    def __getitem__(self, rows: slice | Integer[Tensor, " rows"] | Bool[Tensor, " b"]) -> Rng:
         return Rng(self.key[rows])
 
-    def fold(self, *path: int | Tensor) -> Rng:
+    def fold(self, *path: int | Integer[Tensor, ""] | Integer[Tensor, " b"]) -> Rng:
         """The Rng at a path below this one: a chain of hashes, so that order and length count.
 
         Args:
@@ -128,7 +131,7 @@ class Rng:
             raise ValueError(f"randomness for {len(self)} rows cannot fill a state of shape {tuple(like.shape)}")
         return _words(self.key.to(like.device), shape, tag)
 
-    def uniform(self, like: Tensor) -> Tensor:
+    def uniform(self, like: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Uniform numbers in [0, 1), never 1, of the shape of `like` [B, ...]; float32, or float64 with 53 bits."""
         high = self._draw(like, like.shape[1:], _UNIFORM)
         if _floating(like) == torch.float32:
@@ -136,7 +139,7 @@ class Rng:
         low = self._draw(like, like.shape[1:], _UNIFORM_LOW)
         return ((high << 21) | (low >> 11)).to(torch.float64) * 2.0**-53
 
-    def normal(self, like: Tensor) -> Tensor:
+    def normal(self, like: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Standard normal numbers of the shape of `like` [B, ...], float32 or float64, by Box and Muller.
 
         Neighbours (2i, 2i + 1) of the last axis share a pair of words. Computed in float64 and rounded once, so that a

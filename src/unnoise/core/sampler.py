@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from unnoise.core.denoiser import Denoiser
@@ -31,14 +33,15 @@ class Row(NamedTuple):
 
     src: Levels
     dst: Levels
-    coef: Tensor
+    coef: Float[Tensor, " ..."]
     number: int
     up: bool
     last: bool
     idle: bool
 
 
-class Step(NamedTuple, Generic[X]):
+@dataclass(frozen=True)
+class Step(Generic[X]):
     """What a step yields.
 
     Args:
@@ -77,7 +80,7 @@ class Sampler(Protocol[X]):
         """Whether steps draw noise."""
         ...
 
-    def coefficients(self, levels: Levels) -> Tensor | None:
+    def coefficients(self, levels: Levels) -> Float64[Tensor, "steps k *level"] | None:
         """[steps, k, *level shape] float64 on the host, from the levels [steps + 1, ...] of a stretch of steps down."""
         ...
 

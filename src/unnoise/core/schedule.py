@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from unnoise.core.level import Frame, Level
@@ -21,7 +22,7 @@ from unnoise.core.level import Frame, Level
 class Schedule(Protocol):
     """A monotone path of levels."""
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         """The level at time t in [0, 1] (any shape); 0 is data, 1 is noise."""
         ...
 
@@ -70,11 +71,11 @@ class Linear:
     def __post_init__(self) -> None:
         _check_betas(self.start, self.end, self.steps)
 
-    def alphas(self) -> Tensor:
+    def alphas(self) -> Float64[Tensor, " entries"]:
         """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1."""
         return _alphas(torch.linspace(self.start, self.end, self.steps, dtype=torch.float64))
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         return _look_up(self.alphas(), t)
 
 
@@ -95,11 +96,11 @@ class ScaledLinear:
     def __post_init__(self) -> None:
         _check_betas(self.start, self.end, self.steps)
 
-    def alphas(self) -> Tensor:
+    def alphas(self) -> Float64[Tensor, " entries"]:
         """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1."""
         return _alphas(torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64) ** 2)
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         return _look_up(self.alphas(), t)
 
 
@@ -120,11 +121,11 @@ class Table:
         if not self.betas:
             raise ValueError("a table needs at least one step, got none")
 
-    def alphas(self) -> Tensor:
+    def alphas(self) -> Float64[Tensor, " entries"]:
         """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1."""
         return _alphas(torch.tensor(self.betas, dtype=torch.float64))
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         return _look_up(self.alphas(), t)
 
 
@@ -145,13 +146,13 @@ class ZeroTerminal:
         if len(self.table.alphas()) < 3:
             raise ValueError("a table with zero terminal SNR needs at least two steps, got a table of one")
 
-    def alphas(self) -> Tensor:
+    def alphas(self) -> Float64[Tensor, " entries"]:
         """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1; the last is 0."""
         alphas = self.table.alphas()
         noisy = alphas[1:] - alphas[-1]
         return torch.cat([alphas[:1], noisy * (alphas[1] / noisy[0])])
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         return _look_up(self.alphas(), t)
 
 
@@ -168,7 +169,7 @@ class Cosine:
 
     offset: float = 0.008
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         phase = (t + self.offset) / (1 + self.offset) * (math.pi / 2)
         first = math.cos(self.offset / (1 + self.offset) * math.pi / 2)
         alpha = _pinned((phase.cos() / first).clamp(0, 1), t, 1.0, 0.0)  # cos(pi / 2) is 6e-17 in floating point
@@ -195,7 +196,7 @@ class Sigmoid:
         if not (self.end > self.start and self.tau > 0):
             raise ValueError(f"needs end > start and tau > 0, got {self.start}, {self.end}, {self.tau}")
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         first, last = (1 / (1 + math.exp(-u / self.tau)) for u in (self.start, self.end))
         s = torch.sigmoid((self.start + t * (self.end - self.start)) / self.tau)
         clean = _pinned(((last - s) / (last - first)).clamp(0, 1), t, 1.0, 0.0)
@@ -207,7 +208,7 @@ class Sigmoid:
 class Rectified:
     """alpha = 1 - t, sigma = t: the straight path of rectified flow (Liu et al. 2022, arXiv:2209.03003)."""
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         return Level(1 - t, t + 0)
 
 
@@ -233,7 +234,7 @@ class Karras:
                 f"needs 0 < sigma_min < sigma_max and rho > 0, got {self.sigma_min}, {self.sigma_max}, {self.rho}"
             )
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return Level(torch.ones_like(t), (low + t * (high - low)) ** self.rho)
 
@@ -255,5 +256,5 @@ class Shifted:
     shift: float = 0.0
     frame: Frame = "vp"
 
-    def __call__(self, t: Tensor) -> Level:
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
         return Level.of_logsnr(self.schedule(t).logsnr + self.shift, self.frame)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -16,11 +17,11 @@ from torch import Tensor
 class Space(Protocol):
     """A linear subspace of states, possibly bound to the mask of a batch."""
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         """The nearest point of the space to `x` [B, ...]; idempotent and linear."""
         ...
 
-    def bind(self, mask: Tensor) -> Space:
+    def bind(self, mask: Bool[Tensor, "b n"]) -> Space:
         """The space of a batch in which mask [B, N] (True = real) says which elements of axis 1 exist."""
         ...
 
@@ -29,11 +30,11 @@ class Space(Protocol):
 class Euclidean:
     """All of R^n: pictures, waves, latents."""
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         """`x` itself."""
         return x
 
-    def bind(self, mask: Tensor) -> Euclidean:
+    def bind(self, mask: Bool[Tensor, "b n"]) -> Euclidean:
         """Refused: a Euclidean space has no padding."""
         raise ValueError("a Euclidean space has no padded elements: use Padded or ZeroCoM for rows of unequal length")
 
@@ -52,13 +53,13 @@ class Padded:
         mask: [B, N], True = real; bound to a batch, never part of a configuration.
     """
 
-    mask: Tensor | None = None
+    mask: Bool[Tensor, "b n"] | None = None
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         """`x` with 0 where nothing is."""
         return x if self.mask is None else x * _real(self.mask, x)
 
-    def bind(self, mask: Tensor) -> Padded:
+    def bind(self, mask: Bool[Tensor, "b n"]) -> Padded:
         """The space of a batch with this mask."""
         return replace(self, mask=mask)
 
@@ -73,9 +74,9 @@ class ZeroCoM:
         mask: [B, N], True = real; bound to a batch, never part of a configuration.
     """
 
-    mask: Tensor | None = None
+    mask: Bool[Tensor, "b n"] | None = None
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         """`x` less its mean over the real elements of each row, 0 where nothing is."""
         if self.mask is None:
             return x - x.mean(1, keepdim=True)
@@ -83,6 +84,6 @@ class ZeroCoM:
         x = x * real
         return (x - x.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)) * real
 
-    def bind(self, mask: Tensor) -> ZeroCoM:
+    def bind(self, mask: Bool[Tensor, "b n"]) -> ZeroCoM:
         """The space of a batch with this mask."""
         return replace(self, mask=mask)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -29,7 +30,7 @@ class Weight(Protocol):
         """Whether the loss is divided by the density of what is drawn."""
         ...
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """w at each log-SNR; >= 0 and finite for a finite one."""
         ...
 
@@ -40,7 +41,7 @@ class Snr:
 
     absolute: bool = False
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """exp(logsnr)."""
         return logsnr.exp()
 
@@ -51,7 +52,7 @@ class TruncatedSnr:
 
     absolute: bool = False
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """max(exp(logsnr), 1)."""
         return logsnr.exp().clamp(min=1)
 
@@ -68,7 +69,7 @@ class MinSnr:
     gamma: float = 5.0
     absolute: bool = False
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """min(exp(logsnr), gamma)."""
         return logsnr.exp().clamp(max=self.gamma)
 
@@ -87,7 +88,7 @@ class P2:
     gamma: float = 1.0
     absolute: bool = False
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """SNR / (k + SNR)^gamma."""
         snr = logsnr.exp()
         return snr / (self.k + snr) ** self.gamma
@@ -107,7 +108,7 @@ class Sigmoid:
     bias: float = 2.0
     absolute: bool = True
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """exp(logsnr) sigmoid(bias - logsnr)."""
         return logsnr.exp() * torch.sigmoid(self.bias - logsnr)
 
@@ -126,6 +127,6 @@ class EdmWeight:
     sigma_data: float = 0.5
     absolute: bool = False
 
-    def __call__(self, logsnr: Tensor) -> Tensor:
+    def __call__(self, logsnr: Float[Tensor, "*level"]) -> Float[Tensor, "*level"]:
         """SNR + 1 / s^2."""
         return logsnr.exp() + 1 / self.sigma_data**2

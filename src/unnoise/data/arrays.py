@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from unnoise.data.dataset import Dataset, split
@@ -33,7 +34,7 @@ class Arrays:
         return Dataset(*split(read_npz(self.path), self.held_out, self.seed), about=f"arrays of {Path(self.path).name}")
 
 
-def read_npz(path: str | Path) -> dict[str, Tensor]:
+def read_npz(path: str | Path) -> dict[str, Shaped[Tensor, "_ ..."]]:
     """The arrays of an npz file as tensors; integers other than uint8 become int64. Pickled objects are refused."""
     if not Path(path).is_file():
         raise UserError(f"no such file: {path}")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 
-Columns = Mapping[str, Tensor]
+Columns = Mapping[str, Shaped[Tensor, "_ ..."]]
 """Raw data by name, all of one length; "x" is always there."""
 
 
@@ -56,7 +57,7 @@ class Dataset:
         return len(self.train["x"])
 
 
-def require_finite(column: Tensor, name: str) -> None:
+def require_finite(column: Shaped[Tensor, "n ..."], name: str) -> None:
     """Refuse NaN and infinities before anything is trained on them.
 
     Raises:
@@ -86,7 +87,7 @@ def split(columns: Columns, held_out: float, seed: int) -> tuple[Columns, Column
     return train, test
 
 
-def permutation(n: int, *path: int) -> Tensor:
+def permutation(n: int, *path: int) -> Int64[Tensor, " {n}"]:
     """A random order of 0..n-1, int64 [n]: a pure function of n and the path (seed, epoch, ..)."""
     draws = Rng.of(path[0]).fold(*path[1:]).uniform(torch.zeros(1, n, dtype=torch.float64))
     return draws[0].argsort(stable=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from unnoise.data.dataset import Columns, permutation
@@ -20,7 +21,7 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
     return permutation(n, seed, epoch)
 
 
-def items(n: int, seed: int, positions: Tensor) -> Tensor:
+def items(n: int, seed: int, positions: Int64[Tensor, " p"]) -> Int64[Tensor, " p"]:
     """Which item of n stands at each position (int64, >= 0, any order) of the stream of `seed`."""
     out = torch.empty_like(positions)
     epochs = positions.div(n, rounding_mode="floor")
@@ -40,6 +41,13 @@ def stage(columns: Columns, device: torch.device, limit: float = 0.25) -> Column
     return {k: v.pin_memory() for k, v in columns.items()}
 
 
+def _send(x: Tensor, device: torch.device) -> Tensor:
+    """A copy to a GPU that the host does not wait for."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 def batches(
     columns: Columns,
     batch: int,
@@ -48,7 +56,7 @@ def batches(
     seen: int = 0,
     rows: slice | None = None,
     device: torch.device | None = None,
-) -> Iterator[dict[str, Tensor]]:
+) -> Iterator[dict[str, Shaped[Tensor, "b ..."]]]:
     """Batches without end from `seen` on: each column's rows, and "position" int64, their numbers in the stream.
 
     Args:
@@ -63,7 +71,7 @@ def batches(
     n, home = len(columns["x"]), columns["x"].device
     while True:
         positions = torch.arange(seen, seen + batch)[rows or slice(None)]
-        index = items(n, seed, positions).to(home)
-        chosen = {k: v[index].to(device, non_blocking=True) for k, v in columns.items()}
-        yield {**chosen, "position": positions.to(device)}
+        index = _send(items(n, seed, positions), home)
+        chosen = {k: _send(v[index], device or home) for k, v in columns.items()}
+        yield {**chosen, "position": _send(positions, device or home)}
         seen += batch

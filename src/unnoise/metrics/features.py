@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float64, Real
 from torch import Tensor
 
 BUDGET = 2**24
 """Distances held at a time: 128 MiB in float64."""
 
 
-def checked(features: Tensor, *, first: int = 0) -> Tensor:
+def checked(features: Real[Tensor, " ..."], *, first: int = 0) -> Float64[Tensor, "n d"]:
     """The features as float64 [N, D]. first: number of the first row, for the message.
 
     Raises ValueError if they are not a matrix with at least one row, or, naming the row, if one is not finite: a single
@@ -27,7 +28,7 @@ def checked(features: Tensor, *, first: int = 0) -> Tensor:
     return x
 
 
-def distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
+def distances(a: Float64[Tensor, "n _"], b: Float64[Tensor, "m _"]) -> Iterator[Float64[Tensor, "_ m"]]:
     """Euclidean distances from rows of a [N, D] to rows of b [M, D], in blocks [n, M] down the rows of a.
 
     Made of differences, |a_i - b_j| = |b_j - a_i| bit for bit and 0 for equal rows, which the matrix product

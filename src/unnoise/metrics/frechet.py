@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Real
 from torch import Tensor
 
 from .features import checked
@@ -48,7 +49,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return max(distance.item(), 0.0)
 
 
-def halves_distance(features: Tensor, splits: int = 20, seed: int = 0) -> Halves:
+def halves_distance(features: Real[Tensor, "n d"], splits: int = 20, seed: int = 0) -> Halves:
     """Mean, and its standard error, of the distance between two random halves of features [N, D], N >= 4.
 
     Each half has floor(N / 2) rows (of an odd N one row is left out), drawn anew for each of `splits` >= 2 splits by
@@ -59,7 +60,7 @@ def halves_distance(features: Tensor, splits: int = 20, seed: int = 0) -> Halves
     return Halves(float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(splits)))
 
 
-def half_distance(samples: Tensor, real: Tensor, splits: int = 20, seed: int = 0) -> float:
+def half_distance(samples: Real[Tensor, "m d"], real: Real[Tensor, "n d"], splits: int = 20, seed: int = 0) -> float:
     """Mean distance from all of samples [M, D] to the first halves of real [N, D], the splits of `halves_distance`.
 
     Comparable with halves_distance(real, splits, seed) if M = floor(N / 2).
@@ -68,7 +69,7 @@ def half_distance(samples: Tensor, real: Tensor, splits: int = 20, seed: int = 0
     return float(np.mean([frechet_distance(Moments.of(x[p]), fake) for p, _ in _halves(len(x), splits, seed)]))
 
 
-def _halves(n: int, splits: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _halves(n: int, splits: int, seed: int) -> Iterator[tuple[Int64[Tensor, " half"], Int64[Tensor, " half"]]]:
     """Row numbers of the two halves, split after split."""
     if n < 4:
         raise ValueError(f"two halves with a covariance each need at least 4 rows, got {n}")

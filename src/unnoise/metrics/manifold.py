@@ -21,24 +21,25 @@ and at most 2^24 are held at a time.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Real
 from torch import Tensor
 
 from .features import checked, distances
 
 
-def precision(real: Tensor, fake: Tensor, k: int = 5) -> float:
+def precision(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5) -> float:
     """Share of fake rows that lie in at least one real ball, in [0, 1]."""
     real, fake = _pair(real, fake, k)
     return _inside(fake, real, k)
 
 
-def recall(real: Tensor, fake: Tensor, k: int = 5) -> float:
+def recall(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5) -> float:
     """Share of real rows that lie in at least one fake ball, in [0, 1]."""
     real, fake = _pair(real, fake, k)
     return _inside(real, fake, k)
 
 
-def density(real: Tensor, fake: Tensor, k: int = 5) -> float:
+def density(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5) -> float:
     """Mean number of real balls around a fake row, over k; >= 0, and 1 in expectation for equal distributions."""
     real, fake = _pair(real, fake, k)
     radius = _radii(real, k)
@@ -46,7 +47,7 @@ def density(real: Tensor, fake: Tensor, k: int = 5) -> float:
     return balls / (k * len(fake))
 
 
-def coverage(real: Tensor, fake: Tensor, k: int = 5) -> float:
+def coverage(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5) -> float:
     """Share of real balls that hold at least one fake row, in [0, 1]."""
     real, fake = _pair(real, fake, k)
     nearest = torch.cat([block.amin(1) for block in distances(real, fake)])

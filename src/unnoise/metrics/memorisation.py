@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64, Real
 from torch import Tensor
 
 from .features import checked, distances
 
 
-def nearest_distances(query: Tensor, reference: Tensor) -> Tensor:
+def nearest_distances(query: Real[Tensor, "n ..."], reference: Real[Tensor, "m ..."]) -> Float64[Tensor, " n"]:
     """Euclidean distance from each query [N, ...] to its nearest reference [M, ...], float64 [N].
 
     Items of any shape (images, features) are compared as flat vectors. Exact: a copy is at distance 0. At most 2^24
@@ -22,7 +23,9 @@ def nearest_distances(query: Tensor, reference: Tensor) -> Tensor:
     return torch.cat([block.amin(1) for block in distances(a, b)])
 
 
-def nearest_ratio(samples: Tensor, held_out: Tensor, train: Tensor) -> float:
+def nearest_ratio(
+    samples: Real[Tensor, "n ..."], held_out: Real[Tensor, "h ..."], train: Real[Tensor, "m ..."]
+) -> float:
     """median(nearest(samples, train)) / median(nearest(held_out, train)): 1 for new data, towards 0 for copies.
 
     Held-out data say how near new examples come to the training set by themselves. The number of training examples

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64, Real
 from torch import Tensor
 
 from .features import checked
@@ -27,8 +28,8 @@ class Moments:
     """
 
     count: int
-    mean: Tensor
-    scatter: Tensor
+    mean: Float64[Tensor, " d"]
+    scatter: Float64[Tensor, "d d"]
 
     @staticmethod
     def empty(dim: int, device: torch.device | str = "cpu") -> Moments:
@@ -37,7 +38,7 @@ class Moments:
         return Moments(0, mean, torch.zeros(dim, dim, dtype=torch.float64, device=device))
 
     @staticmethod
-    def of(features: Tensor, *, first: int = 0) -> Moments:
+    def of(features: Real[Tensor, " ..."], *, first: int = 0) -> Moments:
         """The moments of features [N, D] of any real dtype, N >= 1; `first` is the number of row 0 in messages.
 
         Raises ValueError if the shape is another, or if a feature is not finite, naming its row.
@@ -47,7 +48,7 @@ class Moments:
         centred = x - mean
         return Moments(len(x), mean, centred.T @ centred)
 
-    def update(self, features: Tensor) -> Moments:
+    def update(self, features: Real[Tensor, "n d"]) -> Moments:
         """With features [N, D] added."""
         return self.merge(Moments.of(features, first=self.count))
 
@@ -66,7 +67,7 @@ class Moments:
         return Moments(count, self.mean + d * (other.count / count), self.scatter + other.scatter + cross)
 
     @property
-    def covariance(self) -> Tensor:
+    def covariance(self) -> Float64[Tensor, "d d"]:
         """Unbiased covariance scatter / (count - 1), float64 [D, D]. Raises ValueError below two rows."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 rows, got {self.count}")

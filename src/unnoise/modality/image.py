@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Shaped, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class Image:
         """log |dx / d raw| of a whole picture, as bits per dimension of the raw data need it."""
         return math.prod(self.shape) * math.log(2 / (self.high - self.low))
 
-    def check(self, raw: Tensor) -> None:
+    def check(self, raw: Shaped[Tensor, "b ..."]) -> None:
         """Refuse raw data of another shape, dtype or range: once, on the first batch.
 
         Raises:
@@ -76,13 +77,13 @@ class Image:
                 "set codec.low and codec.high to the data's own range"
             )
 
-    def encode(self, raw: Tensor, rng: Rng | None = None) -> Tensor:
+    def encode(self, raw: Shaped[Tensor, "b c h w"], rng: Rng | None = None) -> Float32[Tensor, "b c h w"]:
         """Pixels [B, C, H, W] as float32 states in [-1, 1]."""
         if raw.dtype != self.raw_dtype:
             raise UserError(f"the codec expects {self.raw_dtype} in [{self.low:g}, {self.high:g}], got {raw.dtype}")
         return (raw.to(torch.float32) - self.low) * (2 / (self.high - self.low)) - 1
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]:
         """States as pixels of their own dtype and range; Raises FloatingPointError for states that are not finite."""
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("states that are not finite cannot become pictures")
@@ -90,14 +91,16 @@ class Image:
         raw = raw.clamp(self.low, self.high)
         return raw.round().to(torch.uint8) if self.dtype == "uint8" else raw
 
-    def pictures(self, raw: Tensor) -> np.ndarray:
+    def pictures(self, raw: Shaped[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w colours"]:
         """Raw data [N, C, H, W] as uint8 [N, H, W, 1 or 3] to look at: gray, RGB, or the first channel of others."""
         unit = (raw.to(torch.float32).cpu() - self.low) / (self.high - self.low)
         pixels = (unit.clamp(0, 1) * 255).round().to(torch.uint8)
         pixels = pixels if pixels.shape[1] in (1, 3) else pixels[:, :1]
         return pixels.permute(0, 2, 3, 1).numpy()
 
-    def grid(self, raw: Tensor, columns: int | None = None, scale: int | None = None) -> Pillow.Image:
+    def grid(
+        self, raw: Shaped[Tensor, "n c h w"], columns: int | None = None, scale: int | None = None
+    ) -> Pillow.Image:
         """One picture of many, row by row, a pixel of white between them.
 
         Args:
@@ -119,7 +122,7 @@ class Image:
 
     suffix = ".png"
 
-    def write(self, raw: Tensor, path: Path) -> None:
+    def write(self, raw: Shaped[Tensor, "c h w"], path: Path) -> None:
         """One picture [C, H, W] as a PNG file, written whole or not at all."""
         pixels = self.pictures(raw[None])[0]
         part = path.with_suffix(".part")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from unnoise.core.denoiser import Cond
@@ -24,7 +25,7 @@ class Labels:
 
     classes: Mapping[str, int] = field(default_factory=lambda: {"label": 10})
 
-    def encode(self, raw: Mapping[str, Any]) -> dict[str, Tensor]:
+    def encode(self, raw: Mapping[str, Any]) -> dict[str, Int64[Tensor, " b"]]:
         """int64 [B] by attribute; attributes that `raw` lacks are said to be nothing where another is there."""
         there = [k for k in self.classes if k in raw]
         if not there:
@@ -35,11 +36,11 @@ class Labels:
             for k, n in self.classes.items()
         }
 
-    def null(self, cond: Cond) -> dict[str, Tensor]:
+    def null(self, cond: Cond) -> dict[str, Shaped[Tensor, "b ..."]]:
         """The same batch with nothing said."""
         return {k: torch.full_like(v, self.classes[k]) if k in self.classes else v for k, v in cond.items()}
 
-    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Tensor]:
+    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Shaped[Tensor, "b ..."]]:
         """Each row's attributes, all of them together, replaced by nothing with probability p."""
         null = self.null(cond)
         first = next(iter(cond.values()))
@@ -64,7 +65,7 @@ class Labels:
             if len(bad):
                 raise UserError(f"{k}={int(bad[0])} is out of range: there are classes 0 to {self.classes[k] - 1}")
 
-    def uniform(self, seeds: Tensor) -> dict[str, Tensor]:
+    def uniform(self, seeds: Int64[Tensor, " b"]) -> dict[str, Int64[Tensor, " b"]]:
         """Conditions for rows of which nothing is asked: uniform over classes, a function of the row's seed alone.
 
         Consecutive seeds run through the classes (of the first attribute fastest), so that any stretch of them is

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from unnoise.core.rng import Rng
@@ -40,7 +41,7 @@ class Plain:
         """log |dx / d raw| of a row."""
         return -math.prod(self.shape) * math.log(self.std)
 
-    def check(self, raw: Tensor) -> None:
+    def check(self, raw: Shaped[Tensor, "b ..."]) -> None:
         """Refuse data of another shape, integers, or data that are far from unit size; Raises UserError."""
         if tuple(raw.shape[1:]) != tuple(self.shape) or not raw.is_floating_point():
             raise UserError(
@@ -52,17 +53,17 @@ class Plain:
                 f"the data have a standard deviation of {spread:.3g} after the codec: set codec.mean and codec.std"
             )
 
-    def encode(self, raw: Tensor, rng: Rng | None = None) -> Tensor:
+    def encode(self, raw: Shaped[Tensor, " b *shape"], rng: Rng | None = None) -> Float32[Tensor, " b *shape"]:
         """Raw data [B, *shape] as float32 states."""
         return (raw.to(torch.float32) - self.mean) / self.std
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Float[Tensor, " b *shape"]) -> Float32[Tensor, " b *shape"]:
         """States as raw data; Raises FloatingPointError for states that are not finite."""
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("states that are not finite cannot become data")
         return x.to(torch.float32) * self.std + self.mean
 
-    def write(self, raw: Tensor, path: Path) -> None:
+    def write(self, raw: Shaped[Tensor, "*shape"], path: Path) -> None:
         """One row as an npy file, written whole or not at all."""
         part = path.with_suffix(".part")
         with part.open("wb") as f:

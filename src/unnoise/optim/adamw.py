@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .rate import Constant, Rate
@@ -21,9 +22,9 @@ from .rate import Constant, Rate
 class Guarded(NamedTuple):
     """What a guarded step found, still on the device: reading it is the caller's choice of when to wait."""
 
-    finite: Tensor
+    finite: Bool[Tensor, ""]
     """bool, scalar: False if any gradient was NaN or infinite, and the step was skipped."""
-    norm: Tensor
+    norm: Float[Tensor, ""]
     """float, scalar: L2 norm of all gradients together, unscaled and before clipping."""
 
 
@@ -88,8 +89,8 @@ def guarded_step(
     params: Iterable[nn.Parameter],
     *,
     clip: float | None,
-    lr: float | Tensor,
-    scale: Tensor | None = None,
+    lr: float | Float[Tensor, ""],
+    scale: Float[Tensor, ""] | None = None,
 ) -> Guarded:
     """One step at learning rate `lr`, with gradients clipped to norm `clip`, or none if a gradient is not finite.
 

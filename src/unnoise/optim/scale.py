@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 SMALLEST, LARGEST = 1.0, 2.0**16
@@ -39,7 +40,7 @@ class LossScale:
         self.good = torch.tensor(0, dtype=torch.int32, device=device)
 
     @torch.no_grad()
-    def update(self, finite: Tensor) -> None:
+    def update(self, finite: Bool[Tensor, ""]) -> None:
         """Take note of a step. finite: bool scalar on the device, as `guarded_step` returns it."""
         good = self.good + 1
         grown = good >= self.interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -75,7 +76,7 @@ def sample(
             x, carry = held(row, step.x, x), step.carry
         if row.number == len(rows) - 1:
             _require_finite(x)
-        yield step._replace(x=x)
+        yield replace(step, x=x)
 
 
 def _tensors(x: Any) -> list[Tensor]:

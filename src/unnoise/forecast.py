@@ -1,0 +1,68 @@
+"""What a run will take, found out before its first step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.core.rng import Rng
+from unnoise.data.dataset import Dataset
+from unnoise.recipe import Recipe
+from unnoise.runtime import Runtime
+from unnoise.train import State
+
+
+def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: Mapping[str, Any]) -> str:
+    """One line: parameters, data, memory and time to expect, from a trial pass that changes nothing.
+
+    Args:
+        recipe: what is trained.
+        state: its networks; how many samples are to be seen.
+        data: what it learns from.
+        run: rank and world.
+        facts: of the run: "precision", and "minutes" where the number of samples is not fixed yet.
+    """
+    parameters = sum(p.numel() for m in state.networks.values() for p in m.parameters())
+    seconds, activations = _trial(recipe, state, data, run)
+    # Weights, gradients and two moments; an average of each width.
+    memory = (4 * parameters * (4 + len(recipe.widths)) + activations) / 2**30
+    left = None if state.total is None else (state.total - state.seen) // recipe.batch
+    minutes = facts["minutes"] if left is None else left * seconds / 60
+    samples = f"{state.total:,} samples" if state.total else "as many samples as fit"
+    kind = f"{run.device.type} x {run.world}" if run.world > 1 else run.device.type
+    return (
+        f"{recipe.name}: {parameters:,} parameters; {len(data):,} items to learn from, {len(data.held_out['x']):,} "
+        f"held out; {samples} in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB and "
+        f"{minutes:.2g} minutes"
+    )
+
+
+def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[float, int]:
+    """Seconds that a step takes here, and bytes that are kept for its backward pass."""
+    device = run.device
+    rows = recipe.batch // run.world // recipe.micro
+    batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
+    batch["position"] = torch.arange(rows, device=device)
+    kept: dict[int, int] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    seconds = 0.0
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for _ in range(2):  # the first pass pays for warming up
+            began = time.perf_counter()
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+                loss = recipe.objective(state.components, batch, Rng.of(range(rows), device), 0).mean
+            loss.backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - began
+    for m in state.networks.values():
+        m.zero_grad(set_to_none=True)
+    return seconds * recipe.micro, sum(kept.values())

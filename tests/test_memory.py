@@ -1,0 +1,28 @@
+"""Too little memory ends in one line that says what to do: a real allocation that really fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+from unnoise.cli import main
+sys.exit(main(["train", "digits", "--device", "cpu", "--out", sys.argv[1], "-s", "batch=400000"]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is Linux's")
+def test_out_of_memory_names_batch_size_and_three_remedies(tmp_path: Path):
+    out = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("unnoise:")]
+    assert "Traceback" not in done.stderr
+    for part in ("400000", "(1, 8, 8)", "micro=2", "batch=200000", "--precision bf16"):
+        assert part in line
+    assert not out.exists()
