@@ -63,7 +63,7 @@ def recipe() -> un.Recipe:
         objective=un.Denoising(density=un.LogitNormalTime(), drop=0.1),
         optim=un.optim.AdamW(lr=2e-3, rate=un.optim.Cosine(warmup=2560)),
         batch=128,
-        samples=128 * 800,
+        samples=128 * 600,
         sampling=un.Sampling(grid=un.sample.grids.UniformGrid(un.core.schedule.Rectified()), steps=16, guidance=1.5),
         log_every=200,
     )

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import unnoise as un
 
-STEPS, BATCH = 800, 256
+STEPS, BATCH = 600, 256
 
 
 def moons(rng):

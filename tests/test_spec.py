@@ -143,7 +143,7 @@ def test_nan_is_kept() -> None:
 
 MODULES: list[tuple[type[Any], dict[str, Any]]] = [
     (MLP, {"channels": 2, "width": 8, "labels": {"label": 3}}),
-    (UNet, {"channels": 1, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "dropout": (0.0, 0.1)}),
+    (UNet, {"channels": 1, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_width": 8}),
     (ConvClassifier, {"channels": 1, "classes": 4, "width": 8}),
     (Preconditioned, {"net": Build(MLP, channels=2, width=8), "parameterization": V(), "noise": ClippedLogSnr()}),
     (Preconditioned, {"net": Build(MLP, channels=2, width=8), "parameterization": Edm(), "interval": (-9, math.inf)}),

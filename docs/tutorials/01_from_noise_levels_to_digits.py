@@ -23,6 +23,7 @@ from unnoise.metrics import nearest_distances
 from unnoise.recipes import digits
 from unnoise.sample import RK4, DPMpp2M, Euler, Heun
 from unnoise.sample.driver import sample
+from unnoise.train import train as training
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "tutorial")
 out.mkdir(parents=True, exist_ok=True)
@@ -205,7 +206,7 @@ recipe = replace(
 torch.set_num_threads(1)
 state = un.State(recipe, seed=0, device=torch.device("cpu"), total=recipe.samples)
 stream = batches(data.train, recipe.batch, seed=0)
-losses = [float(progress.loss) for progress in un.train(recipe, state, stream, un.Runtime())]
+losses = [float(progress.loss) for progress in training(recipe, state, stream, un.Runtime())]
 smooth = [sum(part) / len(part) for part in (losses[i : i + 25] for i in range(0, len(losses), 25))]
 seen = [recipe.batch * (25 * i + 12) for i in range(len(smooth))]
 plot("loss.png", {"training loss, means of 25 steps": (seen, smooth)}, "samples seen", "loss")

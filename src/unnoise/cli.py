@@ -7,10 +7,11 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from unnoise.errors import UserError
 from unnoise.version import __version__
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run_command(options)
     except UserError as e:
         return _fail(str(e), e.exit_code)
+    except ValueError as e:
+        if not _is_ours(e):
+            raise
+        return _fail(str(e), 2)
     except FloatingPointError as e:
         return _fail(str(e), 1)
     except KeyboardInterrupt:
@@ -45,8 +50,20 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _is_ours(e: Exception) -> bool:
+    """Whether our own code refused a value, so that the message names it and the remedy, or a library did."""
+    *_, (frame, _) = traceback.walk_tb(e.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] == "unnoise"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as all errors are."""
+        self.exit(_fail(f"{message} (see {self.prog} --help)", 2))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="unnoise", description="Train, sample and evaluate diffusion models.")
+    parser = _Parser(prog="unnoise", description="Train, sample and evaluate diffusion models.")
     parser.add_argument("--version", action="version", version=f"unnoise {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -129,6 +146,7 @@ def _train(o: argparse.Namespace) -> None:
         recipe = override(recipe, assignment)
     if o.minutes is not None and not o.minutes > 0:
         raise UserError(f"--minutes must be positive, got {o.minutes}")
+    _at_least_one("--samples", o.samples)
     out = o.out or RUNS / recipe.name
     with launch(o.device) as run:
         fit.start(
@@ -153,11 +171,17 @@ def _resume(o: argparse.Namespace) -> None:
     from unnoise import fit
     from unnoise.runtime import launch
 
+    _at_least_one("--samples", o.samples)
     with launch(o.device) as run:
         loggers = _loggers(o, o.run) if run.is_main else []
         fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers)
         if run.is_main:
             print(f"{o.run}: done; unnoise sample {o.run} --out samples.png")
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")
 
 
 def _loggers(o: argparse.Namespace, out: Path) -> list[Any]:
@@ -201,15 +225,11 @@ def _sample(o: argparse.Namespace) -> None:
     """Sample a run. Sample i depends on seed + i alone, whatever n and batch are. A stopped command goes on."""
     from unnoise.export import export
 
-    if o.n < 1:
-        raise UserError(f"-n must be at least 1, got {o.n}")
-    if o.batch < 1:
-        raise UserError(f"--batch must be at least 1, got {o.batch}")
+    _at_least_one("-n", o.n)
+    _at_least_one("--batch", o.batch)
     model = _model(o)
     settings = _settings(o, model)
     cond = _conditions(o.cond)
-    if model.conditioner is not None and not cond:
-        print(f"no --cond: classes of {', '.join(model.conditioner.classes)} are uniform", file=sys.stderr)
     out = o.out or o.run / "out"
     quiet = not sys.stderr.isatty()
     files = export(
@@ -223,6 +243,8 @@ def _sample(o: argparse.Namespace) -> None:
         deterministic=o.deterministic,
         **settings,
     )
+    if model.conditioner is not None and not cond:
+        print(f"no --cond: classes of {', '.join(model.conditioner.classes)} are uniform", file=sys.stderr)
     print(f"{out}: {o.n} samples" + ("" if len(files) == 1 else f" in {len(files)} files"))
 
 
@@ -247,6 +269,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     from unnoise.checkpoint import replace_json
     from unnoise.spec import build, describe
 
+    _at_least_one("-n", o.n)
+    _at_least_one("--repeats", o.repeats)
     model = _model(o)
     settings = _settings(o, model)
     if "recipe" not in model.facts:
@@ -254,8 +278,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     recipe = build(model.facts["recipe"], _types(o), lazy=True)
     if recipe.judge is None:
         raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
-    if o.repeats < 1 or o.n < 1:
-        raise UserError(f"-n and --repeats must be at least 1, got {o.n} and {o.repeats}")
+    if model.conditioner is None or recipe.judge.label not in model.conditioner.classes:
+        raise UserError(f"the judge reads {recipe.judge.label!r}, which {o.run} is not conditioned on")
     data = recipe.data.load()
     half = (len(data) + len(data.held_out["x"])) // 2
     if o.n < half:
@@ -302,13 +326,14 @@ def _list(o: argparse.Namespace) -> None:
     def summary(thing: Any) -> str:
         return (thing.__doc__ or "").strip().splitlines()[0]
 
+    width = max(map(len, [*recipes.names(), *sample.__all__, *nets.__all__]))
     print("recipes")
     for name in recipes.names():
-        print(f"  {name:12} {recipes.summary(name)}")
+        print(f"  {name:{width}}  {recipes.summary(name)}")
     for title, package in (("samplers", sample), ("networks", nets)):
         print(title)
         for name in package.__all__:
-            print(f"  {name:12} {summary(getattr(package, name))}")
+            print(f"  {name:{width}}  {summary(getattr(package, name))}")
     print("runs")
     for run in sorted(p.parent for p in RUNS.glob("*/latest")):
         print(f"  {run}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError
 from unnoise.log import read_json
 from unnoise.model import Model
-from unnoise.samples import Samples
+from unnoise.samples import Samples, require_pictures
 from unnoise.spec import describe
 
 
@@ -57,6 +58,8 @@ def export(
         raise UserError(
             f"cannot write samples as {out.suffix!r}: .png is a grid, .npz an archive, anything else a folder"
         )
+    if out.suffix == ".png":
+        require_pictures(model.codec)
     if single and out.exists():
         raise UserError(f"{out} exists: choose another --out or remove it")
     home = out.with_name(out.name + ".parts") if single else out
@@ -64,8 +67,9 @@ def export(
     chosen = model.settings(*(settings.get(k) for k in ("sampler", "steps", "guidance")))
     made = {
         "sampling": describe(chosen),
-        "cond": {k: str(v) for k, v in cond.items()},
-        "weights": [model.facts.get(k) for k in ("name", "seen", "weights")],
+        "cond": {k: v if isinstance(v, str) else torch.as_tensor(v).tolist() for k, v in cond.items()},
+        "deterministic": bool(settings.get("deterministic")),
+        "weights": _fingerprint(model),
     } | ({"n": n, "seed": seed} if single else {})
     _claim(home, made)
     files = []
@@ -92,6 +96,15 @@ def export(
     Samples(x, seeds, whole, model.codec).save(out)
     shutil.rmtree(home)
     return [out]
+
+
+def _fingerprint(model: Model) -> str:
+    """A hash of the weights: two runs of one recipe are not the same model."""
+    digest = hashlib.sha256()
+    for name, x in sorted(model.denoiser.state_dict().items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _claim(home: Path, made: Mapping[str, Any]) -> None:

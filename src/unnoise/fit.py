@@ -101,7 +101,7 @@ def start(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: fp32, bf16 or fp16")
     data = recipe.data.load()
-    total = None if minutes is not None else _whole(samples or recipe.samples, recipe.batch)
+    total = None if minutes is not None else _whole(recipe.samples if samples is None else samples, recipe.batch)
     state = State(recipe, seed, run.device, total, PRECISIONS[precision])
     if parent is not None:
         _adopt(state, parent, types, run)
@@ -303,7 +303,8 @@ class Session:
 
     def preview(self) -> None:
         """A grid of samples, from the same seeds each time."""
-        if not self.run.is_main or "process" not in self.state.components:
+        parts = self.state.components
+        if not self.run.is_main or "process" not in parts or not hasattr(parts["codec"], "grid"):
             return
         with self.state.averaged(self.recipe.average):
             samples = self.model().sample(GRID)

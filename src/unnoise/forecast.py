@@ -34,10 +34,10 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
     minutes = facts["minutes"] if left is None else left * seconds / 60
     samples = f"{state.total:,} samples" if state.total else "as many samples as fit"
     kind = f"{run.device.type} x {run.world}" if run.world > 1 else run.device.type
+    held_out = len(data.held_out["x"])
     return (
-        f"{recipe.name}: {parameters:,} parameters; {len(data):,} items to learn from, {len(data.held_out['x']):,} "
-        f"held out; {samples} in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB and "
-        f"{minutes:.2g} minutes"
+        f"{recipe.name}: {parameters:,} parameters; {len(data):,} items to train on, {held_out:,} held out; {samples} "
+        f"in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB, {minutes:.2g} minutes"
     )
 
 

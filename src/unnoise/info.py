@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,18 +76,22 @@ def _run(path: Path, types: Sequence[type]) -> Iterator[str]:
 
 def _data(path: Path) -> Iterator[str]:
     for name, column in read_npz(path).items():
+        kind = str(column.dtype).removeprefix("torch.")
         values = column.double()
         bad = int((~torch.isfinite(values)).sum())
-        kind = str(column.dtype).removeprefix("torch.")
+        values = values[torch.isfinite(values)]
+        if not len(values):
+            yield f"{name}: {kind} {list(column.shape)}" + (f", {bad} NaN or infinite" if bad else "")
+            continue
         yield (
             f"{name}: {kind} {list(column.shape)}, {float(values.min()):g} to {float(values.max()):g}"
             + (
-                f", mean {float(values.mean()):.4g}, standard deviation {float(values.std()):.4g}"
+                f", mean {float(values.mean()):.4g}, standard deviation {float(values.std(correction=0)):.4g}"
                 if name == "x"
                 else ""
             )
             + (f", {bad} NaN or infinite" if bad else "")
         )
-        if name == "label" and column.ndim == 1:
-            counts = torch.bincount(column - column.min())
-            yield f"  {len(counts)} classes, {int(counts.min())} to {int(counts.max())} items each"
+        if name == "label" and column.ndim == 1 and not column.is_floating_point():
+            counts = list(Counter(column.tolist()).values())
+            yield f"  {len(counts)} classes, {min(counts)} to {max(counts)} items each"

@@ -20,7 +20,7 @@ from unnoise.core.level import CLEAN, Level
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
-from unnoise.errors import UserError
+from unnoise.errors import UserError, nearest
 from unnoise.guide import Cfg, Interval
 from unnoise.optim import reconstruct
 from unnoise.recipe import Sampling
@@ -154,7 +154,7 @@ class Model:
             raise UserError(f"needs n >= 0 and batch >= 1, got n={n} and batch={batch}")
         settings = self.settings(sampler, steps, guidance)
         batch = 1 if deterministic else batch
-        seeds, conditions = torch.arange(seed, seed + n), self.conditions(n, seed, cond)
+        seeds, conditions = _seeds(n, seed), self.conditions(n, seed, cond)
         raws = []
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
@@ -174,7 +174,7 @@ class Model:
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
-        seeds = torch.arange(seed, seed + n)
+        seeds = _seeds(n, seed)
         yield from self._walk(seeds, self.conditions(n, seed, cond), self.settings(sampler, steps, guidance))
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
@@ -211,12 +211,18 @@ class Model:
                 raise UserError(f"the model takes no conditions, got {sorted(asked)}")
             return {}
         if not asked:
-            return dict(self.conditioner.uniform(torch.arange(seed, seed + n)))
-        given: dict[str, Tensor] = {}
+            return dict(self.conditioner.uniform(_seeds(n, seed)))
+        known, given = self.conditioner.classes, {}
         for k, v in asked.items():
-            known = self.conditioner.classes
-            values = torch.arange(known[k]) if isinstance(v, str) and v == "all" and k in known else torch.as_tensor(v)
-            given[k] = values.reshape(-1)[torch.arange(n) % max(values.numel(), 1)]
+            if k not in known:
+                raise UserError(f"unknown condition {k!r}{nearest(k, known)}")
+            try:
+                values = torch.arange(known[k]) if isinstance(v, str) and v == "all" else torch.as_tensor(v).cpu()
+            except (TypeError, ValueError, RuntimeError):
+                values = torch.empty(0)
+            if not values.numel():
+                raise UserError(f'condition {k!r} is a number, a sequence of numbers, or "all"; got {v!r}')
+            given[k] = values.reshape(-1)[torch.arange(n) % values.numel()]
         self.conditioner.check(given)
         return given
 
@@ -301,6 +307,13 @@ class Model:
         if self.conditioner is None:
             return {}
         return dict(self.conditioner.null(self._cond(self.conditioner.uniform(torch.arange(n)))))
+
+
+def _seeds(n: int, first: int) -> Tensor:
+    """int64 [n]: first, first + 1, .."""
+    if not -(2**63) <= first <= 2**63 - 1 - n:
+        raise UserError(f"seeds are 64-bit integers, got {first} for the first of {n}")
+    return torch.arange(first, first + n)
 
 
 def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[str, Tensor]:

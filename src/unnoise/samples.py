@@ -14,6 +14,12 @@ from torch import Tensor
 from unnoise.errors import UserError
 
 
+def require_pictures(codec: Any) -> None:
+    """Refuse a grid of what is not pictures; Raises UserError."""
+    if not hasattr(codec, "grid"):
+        raise UserError(f"what {type(codec).__name__} decodes is not a picture: write .npz, or a folder")
+
+
 class Samples:
     """Samples in the data's own range and dtype.
 
@@ -31,7 +37,10 @@ class Samples:
         return len(self.raw)
 
     def __getitem__(self, rows: int | slice) -> Samples:
-        rows = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        if isinstance(rows, int):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row {rows} of {len(self)} samples")
+            rows = slice(rows, rows + 1 or None)
         return Samples(self.raw[rows], self.seeds[rows], {k: v[rows] for k, v in self.cond.items()}, self.codec)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -57,6 +66,7 @@ class Samples:
                 part.replace(path)
                 return [path]
             if path.suffix == ".png":
+                require_pictures(self.codec)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(".part.png")
                 self.codec.grid(self.raw).save(part, "PNG")
@@ -74,8 +84,10 @@ class Samples:
         except (OSError, zipfile.BadZipFile) as e:
             raise UserError(f"samples could not be written to {path}: {e}") from e
 
-    def _repr_png_(self) -> bytes:
-        """A grid, as notebooks show it."""
+    def _repr_png_(self) -> bytes | None:
+        """A grid, as notebooks show it; None where there is nothing to see."""
+        if not len(self) or not hasattr(self.codec, "grid"):
+            return None
         buffer = io.BytesIO()
         self.codec.grid(self.raw).save(buffer, "PNG")
         return buffer.getvalue()

@@ -88,6 +88,9 @@ def test_stochastic_says_whether_noise_is_drawn() -> None:
 def test_invalid_arguments_raise_with_the_value(eta: float) -> None:
     with pytest.raises(ValueError, match=str(eta)):
         Ancestral(eta)
+
+
+def test_unknown_variance_is_refused(unchecked: None) -> None:
     bad: Any = "medium"
     with pytest.raises(ValueError, match="medium"):
         Ancestral(variance=bad)

@@ -446,7 +446,7 @@ def test_a_step_up_starts_the_carry_anew() -> None:
             return 0
 
         def step(self, process: Any, denoise: Any, x: Tensor, row: Any, rng: Rng, carry: Any) -> Any:
-            return Euler().step(process, denoise, x, row, rng, None)._replace(carry=carry + 1)
+            return dataclasses.replace(Euler().step(process, denoise, x, row, rng, None), carry=carry + 1)
 
     grid = travel(angles(6, 0.97), 0, 1, 2, 3, 1, 2, 5, 6)
     steps = sample(Counting(), Gaussian(), NORMAL, states(2, 2), grid, Rng.of(range(2)))

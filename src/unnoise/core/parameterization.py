@@ -18,7 +18,13 @@ from unnoise.core.level import Level
 
 
 class Coeffs(NamedTuple):
-    """x0_hat = c_skip x + c_out F(c_in x, c_noise); each of the shape of the level."""
+    """x0_hat = c_skip x + c_out F(c_in x, c_noise).
+
+    Args:
+        c_in: of the network's input; of the shape of the level, as the others.
+        c_skip: of the state.
+        c_out: of the network's output.
+    """
 
     c_in: Float[Tensor, "*level"]
     c_skip: Float[Tensor, "*level"]

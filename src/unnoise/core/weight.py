@@ -37,7 +37,11 @@ class Weight(Protocol):
 
 @dataclass(frozen=True)
 class Snr:
-    """w = SNR: the plain mean square of eps, whatever is predicted (Ho et al. 2020, arXiv:2006.11239, eq. 14)."""
+    """w = SNR: the plain mean square of eps, whatever is predicted (Ho et al. 2020, arXiv:2006.11239, eq. 14).
+
+    Args:
+        absolute: whether the loss is divided by the density of the drawn log-SNR.
+    """
 
     absolute: bool = False
 
@@ -48,7 +52,11 @@ class Snr:
 
 @dataclass(frozen=True)
 class TruncatedSnr:
-    """w = max(SNR, 1) (Salimans & Ho 2022, arXiv:2202.00512, section 4)."""
+    """w = max(SNR, 1) (Salimans & Ho 2022, arXiv:2202.00512, section 4).
+
+    Args:
+        absolute: whether the loss is divided by the density of the drawn log-SNR.
+    """
 
     absolute: bool = False
 
@@ -63,7 +71,7 @@ class MinSnr:
 
     Args:
         gamma: where the weight of clean levels stops to grow.
-        absolute: see the module.
+        absolute: whether the loss is divided by the density of the drawn log-SNR.
     """
 
     gamma: float = 5.0
@@ -81,7 +89,7 @@ class P2:
     Args:
         k: keeps noisy levels from exploding.
         gamma: strength; 0 is Snr.
-        absolute: see the module.
+        absolute: whether the loss is divided by the density of the drawn log-SNR.
     """
 
     k: float = 1.0
@@ -102,7 +110,7 @@ class Sigmoid:
 
     Args:
         bias: the log-SNR at which the weight of the error in eps is 1/2.
-        absolute: see the module.
+        absolute: whether the loss is divided by the density of the drawn log-SNR.
     """
 
     bias: float = 2.0
@@ -121,7 +129,7 @@ class EdmWeight:
 
     Args:
         sigma_data: s.
-        absolute: see the module.
+        absolute: whether the loss is divided by the density of the drawn log-SNR.
     """
 
     sigma_data: float = 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from unnoise.data.dataset import Dataset, split
+from unnoise.data.dataset import Dataset, require_finite, split
 from unnoise.errors import UserError
 
 
@@ -31,23 +32,31 @@ class Arrays:
 
     def load(self) -> Dataset:
         """The data; Raises UserError naming the file for one that is missing, empty, damaged or without "x"."""
-        return Dataset(*split(read_npz(self.path), self.held_out, self.seed), about=f"arrays of {Path(self.path).name}")
+        columns = read_npz(self.path)
+        for k, v in columns.items():
+            require_finite(v, k)  # before the split, so that the message counts items as the file does
+        return Dataset(*split(columns, self.held_out, self.seed), about=f"arrays of {Path(self.path).name}")
 
 
 def read_npz(path: str | Path) -> dict[str, Shaped[Tensor, "_ ..."]]:
-    """The arrays of an npz file as tensors; integers other than uint8 become int64. Pickled objects are refused."""
+    """The arrays of an npz file as tensors: uint8 as it is, other integers as int64, floats as float32.
+
+    Raises:
+        UserError: naming what is wrong; pickled objects are refused.
+    """
     if not Path(path).is_file():
         raise UserError(f"no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as f, np.load(f, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
+    except (TypeError, ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as e:
         raise UserError(f"{path} is not a readable npz file: {e}") from e
     columns = {}
     for k, a in arrays.items():
         if a.dtype.kind not in "fiub" or a.ndim == 0:
             raise UserError(f"array {k!r} of {path} is {a.dtype} with {a.ndim} axes: needs numbers, one item a row")
-        columns[k] = torch.from_numpy(a if a.dtype == np.uint8 or a.dtype.kind == "f" else a.astype(np.int64))
+        kind = np.uint8 if a.dtype == np.uint8 else np.float32 if a.dtype.kind == "f" else np.int64
+        columns[k] = torch.from_numpy(a.astype(kind))
     if "x" not in columns:
         raise UserError(
             f"{path} has no array 'x', only {sorted(columns) or 'nothing'}: save with np.savez(path, x=...)"

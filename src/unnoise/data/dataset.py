@@ -44,9 +44,7 @@ class Dataset:
         for split, columns in (("train", self.train), ("held_out", self.held_out)):
             if "x" not in columns:
                 raise UserError(f"the {split} data have no column 'x', only {sorted(columns)}")
-            lengths = {k: len(v) for k, v in columns.items()}
-            if len(set(lengths.values())) != 1:
-                raise UserError(f"the columns of the {split} data differ in length: {lengths}")
+            require_one_length(columns)
         if not len(self):
             raise UserError("the training data are empty")
         for k in self.train.keys() & self.held_out.keys():
@@ -55,6 +53,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.train["x"])
+
+
+def require_one_length(columns: Columns) -> None:
+    """Refuse columns that cannot be of the same items; Raises UserError."""
+    lengths = {k: len(v) for k, v in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"the columns of the data differ in length: {lengths}")
 
 
 def require_finite(column: Shaped[Tensor, "n ..."], name: str) -> None:
@@ -79,6 +84,7 @@ def split(columns: Columns, held_out: float, seed: int) -> tuple[Columns, Column
     """Train and held-out parts; a share `held_out` of the items in a random order fixed by `seed`."""
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a share in [0, 1), got {held_out}")
+    require_one_length(columns)
     n = len(columns["x"])
     order = permutation(n, seed)
     cut = round(n * held_out)

@@ -3,10 +3,10 @@
 Functions of tensors: what makes the features (a judge, an Inception network, the pixels) is the caller's choice.
 """
 
-from .frechet import Halves, frechet_distance, half_distance, halves_distance
-from .manifold import coverage, density, precision, recall
-from .memorisation import nearest_distances, nearest_ratio
-from .moments import Moments
+from unnoise.metrics.frechet import Halves, frechet_distance, half_distance, halves_distance
+from unnoise.metrics.manifold import coverage, density, precision, recall
+from unnoise.metrics.memorisation import nearest_distances, nearest_ratio
+from unnoise.metrics.moments import Moments
 
 __all__ = [
     "Halves",

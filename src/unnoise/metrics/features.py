@@ -13,10 +13,15 @@ BUDGET = 2**24
 
 
 def checked(features: Real[Tensor, " ..."], *, first: int = 0) -> Float64[Tensor, "n d"]:
-    """The features as float64 [N, D]. first: number of the first row, for the message.
+    """The features as float64 [N, D].
 
-    Raises ValueError if they are not a matrix with at least one row, or, naming the row, if one is not finite: a single
-    NaN would make the whole metric NaN, and nobody would know which sample to look at.
+    Args:
+        features: [N, D] of any real dtype, N >= 1.
+        first: number of the first row, for the message.
+
+    Raises:
+        ValueError: if they are not a matrix with at least one row, or, naming the row, if one is not finite: a single
+            NaN would make the whole metric NaN, and nobody would know which sample to look at.
     """
     if features.ndim != 2 or not len(features):
         raise ValueError(f"features must be [N, D] with N >= 1, got {list(features.shape)}")
@@ -33,6 +38,9 @@ def distances(a: Float64[Tensor, "n _"], b: Float64[Tensor, "m _"]) -> Iterator[
 
     Made of differences, |a_i - b_j| = |b_j - a_i| bit for bit and 0 for equal rows, which the matrix product
     |a|^2 + |b|^2 - 2 a.b (up to ten times as fast on a CPU) is not: it leaves sqrt(eps) of the norm between duplicates.
+
+    Raises:
+        ValueError: where the numbers of features differ.
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"rows of {a.shape[1]} and of {b.shape[1]} features have no distance")

@@ -18,14 +18,20 @@ import torch
 from jaxtyping import Int64, Real
 from torch import Tensor
 
-from .features import checked
-from .moments import Moments
+from unnoise.metrics.features import checked
+from unnoise.metrics.moments import Moments
 
 
 class Halves(NamedTuple):
+    """The distance between two random halves.
+
+    Args:
+        mean: over the random splits.
+        standard_error: of that mean; all splits share their data, whose own sampling error comes on top.
+    """
+
     mean: float
     standard_error: float
-    """Of the mean over the random splits; all splits share their data, whose own sampling error comes on top."""
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -34,8 +40,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     C_a C_b has the eigenvalues of R C_b R with R = C_a^(1/2), which is symmetric: no complex square root is met, and
     singular covariances (fewer rows than features) are fine.
 
-    Raises ValueError if the numbers of features differ, or if a set has fewer than 2 rows.
     Source: Dowson and Landau 1982; for generated images Heusel et al. 2017, arXiv:1706.08500.
+
+    Raises:
+        ValueError: if the numbers of features differ, or if a set has fewer than 2 rows.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"moments of {len(a.mean)} and of {len(b.mean)} features have no distance")

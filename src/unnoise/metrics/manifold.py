@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Real
 from torch import Tensor
 
-from .features import checked, distances
+from unnoise.metrics.features import checked, distances
 
 
 def precision(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5) -> float:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64, Real
 from torch import Tensor
 
-from .features import checked, distances
+from unnoise.metrics.features import checked, distances
 
 
 def nearest_distances(query: Real[Tensor, "n ..."], reference: Real[Tensor, "m ..."]) -> Float64[Tensor, " n"]:
@@ -15,7 +15,8 @@ def nearest_distances(query: Real[Tensor, "n ..."], reference: Real[Tensor, "m .
     Items of any shape (images, features) are compared as flat vectors. Exact: a copy is at distance 0. At most 2^24
     distances are held at a time.
 
-    Raises ValueError if shapes differ, a set is empty or an item is not finite.
+    Raises:
+        ValueError: if shapes differ, a set is empty or an item is not finite.
     """
     if query.shape[1:] != reference.shape[1:]:
         raise ValueError(f"items of shape {list(query.shape[1:])} and {list(reference.shape[1:])} have no distance")
@@ -32,7 +33,8 @@ def nearest_ratio(
     cancels; the numbers of samples and held-out examples only move the error. A ratio well below 1 is memorisation,
     one well above 1 says that samples stray from the data.
 
-    Raises ValueError as `nearest_distances` does, or if half of the held-out data are in the training set.
+    Raises:
+        ValueError: as `nearest_distances` does, or if half of the held-out data are in the training set.
     """
     own = nearest_distances(held_out, train).quantile(0.5).item()
     if own == 0:

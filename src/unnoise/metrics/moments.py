@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Real
 from torch import Tensor
 
-from .features import checked
+from unnoise.metrics.features import checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,14 +17,15 @@ class Moments:
 
         scatter = sum_i (x_i - mean) (x_i - mean)^T
 
-    count    number of rows
-    mean     float64 [D]
-    scatter  float64 [D, D]
-
     Sets are joined by the difference of their means, never by subtracting squares, so features far from zero lose no
     digits, and the result depends on neither batching nor order beyond rounding (1e-12).
 
     Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+
+    Args:
+        count: number of rows.
+        mean: float64 [D].
+        scatter: float64 [D, D].
     """
 
     count: int
@@ -41,7 +42,8 @@ class Moments:
     def of(features: Real[Tensor, " ..."], *, first: int = 0) -> Moments:
         """The moments of features [N, D] of any real dtype, N >= 1; `first` is the number of row 0 in messages.
 
-        Raises ValueError if the shape is another, or if a feature is not finite, naming its row.
+        Raises:
+            ValueError: if the shape is another, or if a feature is not finite, naming its row.
         """
         x = checked(features, first=first)
         mean = x.mean(0)
@@ -56,6 +58,9 @@ class Moments:
         """The moments of both sets together; where several processes see shares of the data, merge theirs.
 
         scatter = scatter_a + scatter_b + (n_a n_b / n) d d^T, mean = mean_a + (n_b / n) d, d = mean_b - mean_a
+
+        Raises:
+            ValueError: where the numbers of features differ.
         """
         if self.mean.shape != other.mean.shape:
             raise ValueError(f"moments of {len(self.mean)} and of {len(other.mean)} features cannot be merged")
@@ -68,7 +73,7 @@ class Moments:
 
     @property
     def covariance(self) -> Float64[Tensor, "d d"]:
-        """Unbiased covariance scatter / (count - 1), float64 [D, D]. Raises ValueError below two rows."""
+        """Unbiased covariance scatter / (count - 1), float64 [D, D]; Raises ValueError below two rows."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 rows, got {self.count}")
         return self.scatter / (self.count - 1)

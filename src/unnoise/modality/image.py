@@ -63,7 +63,7 @@ class Image:
         if tuple(raw.shape[1:]) != self.shape or raw.dtype != self.raw_dtype:
             raise UserError(
                 f"the data are {raw.dtype} pictures of shape {tuple(raw.shape[1:])}, the codec expects "
-                f"{self.raw_dtype} of {self.shape}: set codec.shape and codec.dtype"
+                f"{self.raw_dtype} of {self.shape}: set codec.shape and codec.dtype, or save x as uint8 or float32"
             )
         low, high = float(raw.min()), float(raw.max())
         if low < self.low or high > self.high:
@@ -71,7 +71,7 @@ class Image:
                 f"the data range from {low:g} to {high:g}, the codec expects {self.low:g} to {self.high:g}: "
                 "set codec.low and codec.high (are they normalised already?)"
             )
-        if len(raw) >= 16 and high - low < (self.high - self.low) / 16 and high > low:
+        if len(raw) >= 16 and high - low < (self.high - self.low) / 8 and high > low:
             raise UserError(
                 f"the data range from {low:g} to {high:g} only, the codec expects {self.low:g} to {self.high:g}: "
                 "set codec.low and codec.high to the data's own range"

@@ -5,8 +5,8 @@ condition a tensor whose first axis is B. Constructor arguments are kept as attr
 network can be rebuilt from its own attributes. Nothing here moves, casts or synchronises: the caller does.
 """
 
-from .classifier import ConvClassifier
-from .mlp import MLP
-from .unet import UNet
+from unnoise.nets.classifier import ConvClassifier
+from unnoise.nets.mlp import MLP
+from unnoise.nets.unet import UNet
 
 __all__ = ["MLP", "ConvClassifier", "UNet"]

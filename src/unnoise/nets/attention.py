@@ -5,20 +5,23 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
 
-from .layers import Given, group_norm, merge, zero
+from unnoise.nets.layers import Given, dual, group_norm, merge, zero
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v in each head: q [B, N, C], k and v [B, L, C] -> [B, N, C], d = C / heads.
+    """softmax(q k^T / sqrt(d)) v in each head, d = C / heads: [B, N, C].
 
-    mask: [B, L] bool, True = may be attended to; at least one a row.
+    Args:
+        q: [B, N, C].
+        k: [B, L, C].
+        v: [B, L, C].
+        heads: how many; a divisor of C.
+        mask: [B, L] bool, True = may be attended to; at least one a row.
     """
     q, k, v = (z.view(*z.shape[:2], heads, -1).transpose(1, 2) for z in (q, k, v))
     mask = None if mask is None else mask[:, None, None, :]
-    if any(unpack_dual(z).tangent is not None for z in (q, k, v)):  # type: ignore[no-untyped-call]
-        # The fused kernels have no forward-mode derivative, which flow maps and consistency models ask for.
+    if any(dual(z) for z in (q, k, v)):  # the fused kernels have no forward-mode derivative
         scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
         out = (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(dim=-1) @ v
     else:
@@ -27,7 +30,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
 
 
 def heads_of(channels: int, head_width: int | None) -> int:
-    """The number of heads of `head_width` channels each; None = a single head."""
+    """The number of heads of `head_width` channels each; None: a single head.
+
+    Raises:
+        ValueError: where the channels cannot be cut into such heads.
+    """
     if head_width is None:
         return 1
     if channels % head_width:
@@ -50,7 +57,10 @@ def like_features(tokens: Tensor, h: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """h + W_o attend(q, k, v), where (q, k, v) = W_qkv norm(h) at every position; W_o starts at zero.
 
-    head_width: channels of a head, None = one head (Ho et al. 2020); Dhariwal & Nichol 2021 take 64.
+    Args:
+        channels: of h.
+        head_width: channels of a head; None: one head (Ho et al. 2020). Dhariwal & Nichol 2021 take 64.
+        skip_rescale: divide the sum by sqrt(2).
     """
 
     def __init__(self, channels: int, head_width: int | None = None, *, skip_rescale: bool = False) -> None:
@@ -71,6 +81,12 @@ class CrossAttention(nn.Module):
 
     Beside the context stands one learned token that no mask hides: with an empty context (mask all False, a natural
     null condition) the softmax is still defined, and positions may choose to look at nothing.
+
+    Args:
+        channels: of h.
+        context: D of the context [B, L, D].
+        head_width: channels of a head; None: one head.
+        skip_rescale: divide the sum by sqrt(2).
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import channels_last, conv, group_norm, shrink
+from unnoise.nets.layers import channels_last, conv, group_norm, shrink
 
 
 class ConvClassifier(nn.Module):
@@ -13,13 +13,14 @@ class ConvClassifier(nn.Module):
 
     Group norm, so that a row's verdict does not depend on its batch. Told no noise level: it judges clean samples.
 
-    channels: of x
-    classes:  number of logits
-    width:    channels of the first stage; each further stage has twice as many
-    stages:   halvings; x needs at least 2^stages elements along each axis
-    dims:     spatial axes of x
-    hidden:   F, the number of features
-    dropout:  probability, on the features while training
+    Args:
+        channels: C of x.
+        classes: number of logits.
+        width: channels of the first stage; each further stage has twice as many.
+        stages: halvings; x needs at least 2^stages elements along each axis.
+        dims: spatial axes of x: 1, 2 or 3.
+        hidden: F, the number of features.
+        dropout: probability, on the features while training.
     """
 
     def __init__(
@@ -46,7 +47,11 @@ class ConvClassifier(nn.Module):
             channels_last(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the logits are a linear function of: x [B, C, *spatial] -> [B, F]."""
+        """What the logits are a linear function of: x [B, C, *spatial] -> [B, F].
+
+        Raises:
+            ValueError: for an x of other axes, or too small for the halvings.
+        """
         smallest = 2**self.stages
         if x.ndim != self.dims + 2 or min(x.shape[2:]) < smallest:
             raise ValueError(f"x must have {self.dims} spatial axes of at least {smallest}, got {tuple(x.shape)}")
@@ -55,7 +60,7 @@ class ConvClassifier(nn.Module):
         return F.silu(self.inner(x.flatten(2).mean(dim=2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, *spatial] -> logits [B, classes]."""
+        """x [B, C, *spatial] -> logits [B, classes]; Raises ValueError as `features` does."""
         return self.outer(F.dropout(self.features(x), self.dropout, self.training))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def noise_features(c_noise: Tensor, count: int, scale: float) -> Tensor:
-    """Sines and cosines of the noise level: [...] -> [..., count], count even.
+    """Sines and cosines of the noise level: [...] -> [..., count].
 
         cos(scale 10000^(-k/h) c), sin(scale 10000^(-k/h) c),   k = 0 .. h - 1,   h = count / 2
 
@@ -20,6 +20,11 @@ def noise_features(c_noise: Tensor, count: int, scale: float) -> Tensor:
 
     Computed in at least float32, since bfloat16 cannot hold a phase of 1000. The frequencies are made here and are no
     buffer, which `.to(bfloat16)` would round and `.to_empty()` would erase.
+
+    Args:
+        c_noise: [...], bounded.
+        count: of the features; even.
+        scale: highest angular frequency.
     """
     dtype = torch.promote_types(c_noise.dtype, torch.float32)
     half = count // 2
@@ -34,10 +39,18 @@ def check_conditions(
     labels: Mapping[str, int],
     **others: int | None,
 ) -> None:
-    """Raises ValueError unless the conditions are those that the network was built with, all of them.
+    """Refuse conditions that are not those that the network was built with, all of them.
 
-    net: the network's name; labels: classes by name; others: width by name, None or 0 where the network has none.
     A condition "name_mask" may come with "name" and may be left out.
+
+    Args:
+        net: the network's name, for the message.
+        cond: what was given.
+        labels: number of classes by name.
+        others: width by name, None or 0 where the network has none.
+
+    Raises:
+        ValueError: naming a condition that is unknown or missing, and what the network was built with.
     """
     built = {**labels, **{name: width for name, width in others.items() if width}}
     for name in cond:
@@ -56,12 +69,17 @@ def _built_with(net: str, built: Mapping[str, int], labels: Mapping[str, int]) -
 class Embedding(nn.Module):
     """Noise level, labels and vector as one vector, the sum of an embedding of each, with SiLU after it.
 
-    features:    even number of noise features, see `noise_features`
-    width:       E, the width of the embedding
-    noise_scale: highest angular frequency of the features
-    labels:      name -> number of classes; each has one more row, index = classes, for "null" (no label)
-    vector:      width D of a condition vector, None = none
     Source: Ho et al. 2020 for the two-layer network; Dhariwal & Nichol 2021 (arXiv 2105.05233) for the labels.
+
+    Args:
+        features: number of noise features, even, >= 2, see `noise_features`.
+        width: E, the width of the embedding.
+        noise_scale: highest angular frequency of the features.
+        labels: number of classes by name; each has one more row, index = classes, for "null" (no label).
+        vector: width D of a condition vector; None: there is none.
+
+    Raises:
+        ValueError: for an odd number of features.
     """
 
     def __init__(
@@ -80,7 +98,12 @@ class Embedding(nn.Module):
         self.vector = nn.Linear(vector, width) if vector else None
 
     def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """c_noise [B, *sizes] -> [B, *sizes, E]. cond: each label [B], int64, vector [B, D]; others ignored."""
+        """The embedding [B, *sizes, E].
+
+        Args:
+            c_noise: [B, *sizes].
+            cond: each label int64 [B], "vector" [B, D]; others are ignored.
+        """
         noise = noise_features(c_noise, self.features, self.noise_scale).to(self.inner.weight.dtype)
         embedding = self.outer(F.silu(self.inner(noise)))
         row = [embedding.shape[0], *(1,) * (embedding.ndim - 2), embedding.shape[-1]]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 AVG_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
@@ -21,9 +22,10 @@ M = TypeVar("M", bound=nn.Module)
 class Given(NamedTuple):
     """What a network is told beside x, as its layers see it.
 
-    embedding: noise level, labels and vector in one, activated, [B, *sizes, E]; sizes are 1 where it is constant
-    context:   token sequence [B, L, D]
-    mask:      [B, L] bool, True = real token; None = all are real
+    Args:
+        embedding: noise level, labels and vector in one, activated, [B, *sizes, E]; sizes are 1 where it is constant.
+        context: token sequence [B, L, D].
+        mask: [B, L] bool, True = real token; None: all are real.
     """
 
     embedding: Tensor
@@ -41,7 +43,18 @@ class Chain(nn.ModuleList):
 
 
 def conv(dims: int, inputs: int, outputs: int, kernel: int, stride: Sequence[int] | int = 1) -> nn.Module:
-    """A convolution over `dims` axes with an odd kernel, zero-padded so that stride 1 keeps the size."""
+    """A convolution, zero-padded so that stride 1 keeps the size.
+
+    Args:
+        dims: axes that it runs over: 1, 2 or 3.
+        inputs: channels.
+        outputs: channels.
+        kernel: its width along each axis; odd.
+        stride: along each axis, or one for all.
+
+    Raises:
+        ValueError: for other dims.
+    """
     if dims not in {1, 2, 3}:
         raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
     strides: Any = stride if isinstance(stride, int) else tuple(stride)
@@ -53,6 +66,18 @@ def channels_last(module: nn.Module) -> None:
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def dual(x: Tensor) -> bool:
+    """Whether x carries a tangent: flow maps and consistency models ask for forward-mode derivatives."""
+    return unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+
+
+class GroupNorm(nn.GroupNorm):
+    """Torch's own, whose forward-mode derivative does not know channels_last: there it is given another layout."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return super().forward(h.clone(memory_format=torch.contiguous_format) if dual(h) else h)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm with 32 groups, or fewer in narrow layers: at least 4 channels a group, and a divisor of the channels.
 
@@ -60,7 +85,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     from 128 channels on, these are the 32 groups of Ho et al. 2020; the rule for fewer channels is that of Karras et
     al. 2022 (arXiv 2206.00364).
     """
-    return nn.GroupNorm(math.gcd(max(1, min(32, channels // 4)), channels), channels)
+    return GroupNorm(math.gcd(max(1, min(32, channels // 4)), channels), channels)
 
 
 def zero(module: M) -> M:
@@ -92,6 +117,10 @@ class Downsample(nn.Module):
     """A 3-wide convolution with stride: [B, C, *sizes] -> [B, C, *sizes / strides].
 
     Source: Ho et al. 2020. Padded alike on both sides, as Dhariwal & Nichol do; Ho et al. pad on the far side alone.
+
+    Args:
+        channels: C.
+        strides: of each spatial axis.
     """
 
     def __init__(self, channels: int, strides: Sequence[int]) -> None:
@@ -103,7 +132,14 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Repetition, then a 3-wide convolution: [B, C, *sizes] -> [B, C, *sizes * strides]. Source: Ho et al. 2020."""
+    """Repetition, then a 3-wide convolution: [B, C, *sizes] -> [B, C, *sizes * strides].
+
+    Source: Ho et al. 2020.
+
+    Args:
+        channels: C.
+        strides: of each spatial axis.
+    """
 
     def __init__(self, channels: int, strides: Sequence[int]) -> None:
         super().__init__()

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .embedding import Embedding, check_conditions
-from .layers import zero
+from unnoise.nets.embedding import Embedding, check_conditions
+from unnoise.nets.layers import zero
 
 
 class MLP(nn.Module):
@@ -19,14 +19,18 @@ class MLP(nn.Module):
     (scale, shift) is a linear function of the embedding, as in the U-Net; each W is another one, norms are layer norms.
     W_2 and the last W start at zero, so the output is exactly 0 at initialisation.
 
-    channels:     C of x
-    out_channels: of the output, None = C
-    width:        of h and of the embedding; even
-    blocks:       residual blocks
-    dropout:      probability, before W_2
-    noise_scale:  resolution of c_noise, see `noise_features`; lower than the U-Net's: toy data want smoothness
-    labels:       name -> classes; given as name=LongTensor[B], where index `classes` means null
-    vector:       D of vector=[B, D], None = no such condition
+    Args:
+        channels: C of x.
+        out_channels: of the output; None: C.
+        width: of h and of the embedding; even.
+        blocks: number of residual blocks.
+        dropout: probability, before W_2.
+        noise_scale: resolution of c_noise, see `noise_features`; lower than the U-Net's: toy data want smoothness.
+        labels: number of classes by name; given as name=int64 [B], where index `classes` means null.
+        vector: D of vector=[B, D]; None: no such condition.
+
+    Raises:
+        ValueError: for an odd width.
     """
 
     def __init__(
@@ -52,7 +56,16 @@ class MLP(nn.Module):
         self.head = zero(nn.Linear(width, out_channels or channels))
 
     def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
-        """x [B, C], c_noise [B] or [B, 1] -> [B, out_channels]. Raises ValueError as UNet.forward does."""
+        """The output [B, out_channels].
+
+        Args:
+            x: [B, C].
+            c_noise: [B] or [B, 1].
+            cond: the conditions that the network was built with.
+
+        Raises:
+            ValueError: for an unknown or missing condition, or other shapes.
+        """
         check_conditions("MLP", cond, self.labels, vector=self.vector)
         if x.ndim != 2 or c_noise.shape not in {x.shape[:1], (x.shape[0], 1)}:
             raise ValueError(

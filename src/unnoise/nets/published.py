@@ -1,6 +1,6 @@
 """U-Nets as published, each with its number of parameters."""
 
-from .unet import UNet
+from unnoise.nets.unet import UNet
 
 
 def ddpm_cifar10(channels: int = 3) -> UNet:
@@ -8,7 +8,11 @@ def ddpm_cifar10(channels: int = 3) -> UNet:
 
     Told index / 1000. Differences that hold no parameters: halvings are padded alike on both sides (there: at the far
     end), group norms have eps 1e-5 (there: 1e-6), sines come after cosines.
+
     Source: Ho et al. 2020, arXiv 2006.11239, appendix B.
+
+    Args:
+        channels: of the images; the number of parameters is that of 3.
     """
     return UNet(
         channels=channels,
@@ -36,10 +40,16 @@ def adm(size: int, *, classes: int | None = 1000, learned_variance: bool = True,
     which the original lacks. Told index / 1000. The released weights for 128 pixels have 4 heads everywhere in place of
     64 channels a head, with as many parameters.
 
-    classes:          number of classes of the condition `label`, None = unconditional
-    learned_variance: twice as many output channels
-    Raises ValueError for other sizes.
     Source: Dhariwal & Nichol 2021, arXiv 2105.05233, tables 1 and 11.
+
+    Args:
+        size: pixels a side: 64, 128, 256 or 512.
+        classes: number of classes of the condition `label`; None: unconditional.
+        learned_variance: twice as many output channels.
+        channels: of the images.
+
+    Raises:
+        ValueError: for other sizes.
     """
     multipliers: dict[int, tuple[float, ...]] = {
         64: (1, 2, 3, 4),

@@ -6,7 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Given, conv, group_norm, grow, merge, shrink, zero
+from unnoise.nets.layers import Given, conv, group_norm, grow, merge, shrink, zero
 
 
 class ResidualBlock(nn.Module):
@@ -22,6 +22,17 @@ class ResidualBlock(nn.Module):
     skip is a 1-wide convolution where the number of channels changes. If `way` is "down", both branches are halved by
     the average of `strides` elements, if "up" doubled by repetition: BigGAN's resampling block, as Dhariwal & Nichol
     use it.
+
+    Args:
+        inputs: channels of x.
+        outputs: channels of the output.
+        dims: spatial axes of x: 1, 2 or 3.
+        embedding: E, the width of the embedding.
+        norm: how the embedding enters: "adaptive" or "additive".
+        dropout: probability, before conv_out.
+        skip_rescale: divide the sum by sqrt(2).
+        way: "same", "down" or "up".
+        strides: factor of each spatial axis on the way down or up.
     """
 
     def __init__(

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import CrossAttention, SelfAttention
-from .embedding import Embedding, check_conditions
-from .layers import Chain, Downsample, Given, Upsample, channels_last, conv, crop, group_norm, pad, zero
-from .residual import ResidualBlock
+from unnoise.nets.attention import CrossAttention, SelfAttention
+from unnoise.nets.embedding import Embedding, check_conditions
+from unnoise.nets.layers import Chain, Downsample, Given, Upsample, channels_last, conv, crop, group_norm, pad, zero
+from unnoise.nets.residual import ResidualBlock
 
 RESERVED = {"vector", "context", "context_mask", "image"}
 
@@ -25,28 +25,33 @@ class UNet(nn.Module):
     Every layer of the way down hands its output to one block of the way up, last to first. At initialisation the head
     is zero, so the output is exactly 0 and a preconditioned denoiser starts as c_skip x.
 
-    channels:      C of x
-    out_channels:  channels of the output, None = C; 2 C for a learned variance
-    dims:          spatial axes of x: 1, 2 or 3
-    width, multipliers: level i has int(width multipliers[i]) channels; width must be even
-    blocks:        residual blocks a level
-    attention:     downsampling factors 1, 2, 4, ... 2^(L-1) of the levels that attend (level i has factor 2^i)
-    middle_attention: whether the middle attends; it may be too dear for videos
-    head_width:    channels a head, None = one head
-    norm:          how the embedding enters: "adaptive" scale and shift, or "additive"; see ResidualBlock
-    resample:      "block": by residual blocks (Dhariwal & Nichol); "strided": by convolutions (Ho et al.)
-    strides:       factor by which each spatial axis is halved between levels, None = 2 for all; (1, 2, 2) leaves the
-                   frames of a video [B, C, T, H, W] as they are
-    skip_rescale:  residual sums are divided by sqrt(2)
-    dropout:       a probability, or one for each level (the middle takes the last)
-    noise_scale:   resolution of c_noise, see `noise_features`; 1000 suits an angle in [0, pi/2] and an index / 1000
-    labels:        name -> classes; given as name=LongTensor[B], where index `classes` means null
-    vector:        D of vector=[B, D], None = no such condition
-    context:       D of context=[B, L, D], which is attended to wherever the network attends; None = no such condition.
-                   context_mask=[B, L] (True = real) may come with it
-    image:         channels of image=[B, image, *spatial], concatenated to x; 0 = no such condition
-
     Source: Ho et al. 2020, arXiv 2006.11239; Dhariwal & Nichol 2021, arXiv 2105.05233; see `published`.
+
+    Args:
+        channels: C of x.
+        out_channels: channels of the output; None: C. 2 C for a learned variance.
+        dims: spatial axes of x: 1, 2 or 3.
+        width: channels that the multipliers multiply; even.
+        multipliers: level i has int(width multipliers[i]) channels.
+        blocks: residual blocks a level.
+        attention: downsampling factors 1, 2, 4, ... 2^(L-1) of the levels that attend (level i has factor 2^i).
+        middle_attention: whether the middle attends; it may be too dear for videos.
+        head_width: channels a head; None: one head.
+        norm: how the embedding enters: "adaptive" scale and shift, or "additive"; see ResidualBlock.
+        resample: "block": by residual blocks (Dhariwal & Nichol); "strided": by convolutions (Ho et al.).
+        strides: factor of each spatial axis between levels; None: 2 for all. (1, 2, 2) leaves the frames of a video
+            [B, C, T, H, W] as they are.
+        skip_rescale: divide residual sums by sqrt(2).
+        dropout: a probability, or one for each level (the middle takes the last).
+        noise_scale: resolution of c_noise, see `noise_features`; 1000 suits an angle in [0, pi/2] and an index / 1000.
+        labels: number of classes by name; given as name=int64 [B], where index `classes` means null.
+        vector: D of vector=[B, D]; None: no such condition.
+        context: D of context=[B, L, D], which is attended to wherever the network attends; None: no such condition.
+            context_mask=[B, L] (True = real) may come with it.
+        image: channels of image=[B, image, *spatial], concatenated to x; 0: no such condition.
+
+    Raises:
+        ValueError: for arguments that do not fit together.
     """
 
     def __init__(
@@ -155,12 +160,18 @@ class UNet(nn.Module):
         return Chain([(Downsample if way == "down" else Upsample)(channels, self._strides)])
 
     def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
-        """x [B, C, *spatial] of any sizes, c_noise [B] -> [B, out_channels, *spatial].
+        """The output [B, out_channels, *spatial].
 
-        c_noise may instead have the axes of x, size 1 where it is constant: [B, 1, T, 1, 1] is a level for each frame.
-        It may vary only along axes that are never halved (`strides` 1).
         x, the floating conditions and the parameters have one dtype, or autocast is on.
-        Raises ValueError for an unknown or missing condition and for a c_noise of another shape.
+
+        Args:
+            x: [B, C, *spatial], of any sizes.
+            c_noise: [B]; or with the axes of x, size 1 where it is constant: [B, 1, T, 1, 1] is a level for each frame.
+                It may vary only along axes that are never halved (`strides` 1).
+            cond: the conditions that the network was built with.
+
+        Raises:
+            ValueError: for an unknown or missing condition, and for a c_noise of another shape.
         """
         check_conditions("UNet", cond, self.labels, vector=self.vector, context=self.context, image=self.image)
         given = Given(self.embed(self._levels(c_noise, x), cond), cond.get("context"), cond.get("context_mask"))

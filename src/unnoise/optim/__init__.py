@@ -1,10 +1,10 @@
 """Optimisers, learning rates and averages of weights, all of them functions of one clock: samples seen."""
 
-from .adamw import AdamW, Guarded, guarded_step
-from .ema import Ema, gamma_of_width, snapshot_due, width_of_gamma
-from .posthoc import reconstruct
-from .rate import Constant, Cosine, InverseSqrt, Linear, Rate, Trapezoid
-from .scale import LossScale
+from unnoise.optim.adamw import AdamW, Guarded, guarded_step
+from unnoise.optim.ema import Ema, gamma_of_width, snapshot_due, width_of_gamma
+from unnoise.optim.posthoc import reconstruct
+from unnoise.optim.rate import Constant, Cosine, InverseSqrt, Linear, Rate, Trapezoid
+from unnoise.optim.scale import LossScale
 
 __all__ = [
     "AdamW",

@@ -16,16 +16,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .rate import Constant, Rate
+from unnoise.optim.rate import Constant, Rate
 
 
 class Guarded(NamedTuple):
-    """What a guarded step found, still on the device: reading it is the caller's choice of when to wait."""
+    """What a guarded step found, still on the device: reading it is the caller's choice of when to wait.
+
+    Args:
+        finite: bool, scalar: False if any gradient was NaN or infinite, and the step was skipped.
+        norm: float, scalar: L2 norm of all gradients together, unscaled and before clipping.
+    """
 
     finite: Bool[Tensor, ""]
-    """bool, scalar: False if any gradient was NaN or infinite, and the step was skipped."""
     norm: Float[Tensor, ""]
-    """float, scalar: L2 norm of all gradients together, unscaled and before clipping."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,15 @@ class AdamW:
 
     with m^ = m / (1 - b1^k) and v^ = v / (1 - b2^k) after k steps.
 
-    lr            base learning rate
-    betas         decay of the two moments, per step
-    weight_decay  of every parameter that `build` is given
-    rate          profile that multiplies lr, see `optim.rate`
-    clip          largest global L2 norm of the gradients, or None; handed to `guarded_step` by the caller
-
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 2.
+
+    Args:
+        lr: base learning rate, > 0.
+        betas: decay of the two moments, per step.
+        eps: added to the square root of the second moment.
+        weight_decay: of every parameter that `build` is given, per unit of learning rate.
+        rate: profile that multiplies lr, see `optim.rate`.
+        clip: largest global L2 norm of the gradients, > 0; None: no clipping. `guarded_step` does it.
     """
 
     lr: float = 1e-3
@@ -63,8 +68,10 @@ class AdamW:
     def build(self, params: Iterable[nn.Parameter]) -> torch.optim.AdamW:
         """The optimiser of `params`, fused, its learning rate a float32 scalar tensor on their device.
 
-        Raises ValueError without parameters or with parameters on several devices, and (from torch) RuntimeError where
-        the device has no fused kernels: a slower optimiser could not skip a bad step without asking the host.
+        Raises:
+            ValueError: without parameters, or with parameters on several devices.
+            RuntimeError: from torch, where the device has no fused kernels: a slower optimiser could not skip a bad
+                step without asking the host.
         """
         params = list(params)
         devices = {p.device for p in params}
@@ -94,15 +101,19 @@ def guarded_step(
 ) -> Guarded:
     """One step at learning rate `lr`, with gradients clipped to norm `clip`, or none if a gradient is not finite.
 
-    optimizer  from `AdamW.build`: fused, learning rate a tensor
-    params     the parameters of that optimizer; those without a gradient are passed over
-    scale      loss scale, a scalar tensor on the device (fp16 only): gradients are `scale` times too large
-
     A skipped step leaves parameters, moments and step counters bit for bit as they were. A norm that overflows float32
     counts as not finite. The host never waits for the device. After the step `.grad` holds the gradients that were
     applied, clipped and unscaled (after a skipped one, nothing of use).
 
-    Raises ValueError if no parameter has a gradient.
+    Args:
+        optimizer: from `AdamW.build`: fused, learning rate a tensor.
+        params: the parameters of that optimizer; those without a gradient are passed over.
+        clip: largest global L2 norm of the gradients; None: no clipping.
+        lr: learning rate of this step.
+        scale: loss scale, a scalar tensor on the device (fp16 only): gradients are `scale` times too large.
+
+    Raises:
+        ValueError: if no parameter has a gradient.
     """
     gradients = [p.grad for p in params if p.grad is not None]
     if not gradients:

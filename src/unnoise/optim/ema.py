@@ -35,7 +35,9 @@ def gamma_of_width(width: float) -> float:
     """The exponent gamma >= 0 whose profile has the relative width `width`, in (0, 1 / sqrt(12)].
 
     The real root, largest of three, of gamma^3 + 7 gamma^2 + (16 - width^-2) gamma + (12 - width^-2) = 0.
-    Raises ValueError outside of that range.
+
+    Raises:
+        ValueError: outside of that range.
     """
     if not 0 < width <= WIDEST:
         raise ValueError(f"an EMA width is a share of the run in (0, {WIDEST:.4f}], such as 0.05 or 0.10; got {width}")
@@ -45,7 +47,11 @@ def gamma_of_width(width: float) -> float:
 
 
 def width_of_gamma(gamma: float) -> float:
-    """Relative width sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)) of the exponent `gamma` >= 0."""
+    """Relative width sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)) of the exponent `gamma` >= 0.
+
+    Raises:
+        ValueError: for gamma < 0.
+    """
     if not gamma >= 0:
         raise ValueError(f"gamma must be >= 0, got {gamma}")
     return math.sqrt(gamma + 1) / ((gamma + 2) * math.sqrt(gamma + 3))
@@ -65,12 +71,16 @@ def snapshot_due(seen: int, batch: int) -> bool:
 class Ema:
     """Running averages, at several widths, of a set of named tensors.
 
-    named   the tensors by name, as in `state_dict()`: parameters and buffers. They are copied. Made after sharding,
-            from sharded tensors, the averages are sharded likewise.
-    widths  relative widths; two are enough for `reconstruct` to make any other
-
     Floating tensors are averaged in float32 (float64 stays float64), whatever precision the network has; others, such
     as counters, are copied at each update.
+
+    Args:
+        named: the tensors by name, as in `state_dict()`: parameters and buffers. They are copied. Made after sharding,
+            from sharded tensors, the averages are sharded likewise.
+        widths: relative widths; two are enough for `reconstruct` to make any other.
+
+    Raises:
+        ValueError: for a width outside of (0, 1 / sqrt(12)].
     """
 
     def __init__(self, named: Mapping[str, Tensor], widths: Sequence[float] = (0.05, 0.10)) -> None:
@@ -81,6 +91,7 @@ class Ema:
 
     @property
     def widths(self) -> tuple[float, ...]:
+        """The relative widths that are tracked."""
         return tuple(self._gammas)
 
     @torch.no_grad()
@@ -90,7 +101,9 @@ class Ema:
         The first update (seen == batch) makes the averages equal to the weights. Costs a few kernels a width, and the
         host does not wait for them.
 
-        Raises KeyError if a tensor is missing or new, ValueError unless 0 < batch <= seen.
+        Raises:
+            KeyError: if a tensor is missing or new.
+            ValueError: unless 0 < batch <= seen.
         """
         if not 0 < batch <= seen:
             raise ValueError(f"batch must lie in [1, seen], got batch = {batch} at seen = {seen}")
@@ -106,14 +119,22 @@ class Ema:
                 average[name].copy_(named[name])
 
     def state(self, width: float) -> dict[str, Tensor]:
-        """The average at `width`, one of `widths`, by name: the tensors themselves, not copies."""
+        """The average at `width`, one of `widths`, by name: the tensors themselves, not copies.
+
+        Raises:
+            KeyError: for a width that is not tracked.
+        """
         if width not in self._averages:
             raise KeyError(f"width {width} is not tracked: choose one of {self.widths}, or use reconstruct")
         return dict(self._averages[width])
 
     @torch.no_grad()
     def load(self, width: float, state: Mapping[str, Tensor]) -> None:
-        """Copy a `state` of the same width in, from any device and precision."""
+        """Copy a `state` of the same width in, from any device and precision.
+
+        Raises:
+            KeyError: for a width that is not tracked, or if a tensor is missing or new.
+        """
         average = self.state(width)
         _check_names(state, average)
         for name, x in average.items():

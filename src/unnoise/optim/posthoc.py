@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .ema import gamma_of_width
+from unnoise.optim.ema import gamma_of_width
 
 Floats = NDArray[np.float64]
 Snapshot = tuple[int, float, Mapping[str, Tensor]]
@@ -43,12 +43,18 @@ def inner(gamma_a: Floats, time_a: Floats, gamma_b: Floats, time_b: Floats) -> F
 
         m (1 - u_a / (k_a + 1) - u_b / (k_b + 1) + u_a u_b / (k_a + k_b + 1))
 
-    gamma_a, time_a, gamma_b, time_b broadcast together; times are in any one unit, and so is the result.
+    All four broadcast together; the result is in the unit of the times.
+
+    Args:
+        gamma_a: exponents of the one side.
+        time_a: where its profiles end, > 0, in any unit.
+        gamma_b: exponents of the other.
+        time_b: where its profiles end, in the same unit.
     """
     m = np.minimum(time_a, time_b)
     k_a, k_b = gamma_a + 1, gamma_b + 1
     u_a, u_b = (m / time_a) ** k_a, (m / time_b) ** k_b
-    return m * (1 - u_a / (k_a + 1) - u_b / (k_b + 1) + u_a * u_b / (k_a + k_b + 1))
+    return np.asarray(m * (1 - u_a / (k_a + 1) - u_b / (k_b + 1) + u_a * u_b / (k_a + k_b + 1)))
 
 
 def coefficients(profiles: Sequence[tuple[int, float]], width: float, seen: int) -> Floats:
@@ -56,8 +62,16 @@ def coefficients(profiles: Sequence[tuple[int, float]], width: float, seen: int)
 
     Minimises |sum_i c_i S_i - S|^2 + RIDGE |c|^2 under sum_i c_i = 1, the unit of time being the last profile's end.
 
-    profiles: samples seen and relative width of each snapshot. Returns float64 [len(profiles)].
-    Raises ValueError without profiles, or if `seen` lies outside of (0, last seen_i].
+    Args:
+        profiles: (samples seen, relative width) of each snapshot.
+        width: relative width that is wanted.
+        seen: samples seen at which it is wanted.
+
+    Returns:
+        float64 [len(profiles)].
+
+    Raises:
+        ValueError: without profiles, or if `seen` lies outside of (0, last seen_i].
     """
     if not profiles:
         raise ValueError("an average is reconstructed from snapshots, and there are none")
@@ -78,7 +92,7 @@ def coefficients(profiles: Sequence[tuple[int, float]], width: float, seen: int)
 
 @torch.no_grad()
 def reconstruct(snapshots: Sequence[Snapshot], width: float, seen: int) -> dict[str, Tensor]:
-    """The average of relative width `width` at `seen` samples, from snapshots (seen_i, width_i, tensors by name).
+    """The average of relative width `width` at `seen` samples, from snapshots of others.
 
     Floating tensors are summed in float64 and returned in float32 (float64 stays float64), the others are those of the
     last snapshot at or before `seen` (of the first, if there is none). Mappings are read one after the other, so they
@@ -88,7 +102,14 @@ def reconstruct(snapshots: Sequence[Snapshot], width: float, seen: int) -> dict[
     0.6 % of the weights' norm in simulated runs (bf16 alone: 0.13 %). Narrower ones fall between the snapshots (0.03:
     up to 1.5 %, 0.02: 3.5 %); tracking 0.02 as a third width brings them to 0.3 %.
 
-    Raises ValueError as `coefficients` does, KeyError if the snapshots do not hold the same names.
+    Args:
+        snapshots: (seen_i, width_i, tensors by name), in any order.
+        width: relative width that is wanted.
+        seen: samples seen at which it is wanted.
+
+    Raises:
+        ValueError: as `coefficients` does.
+        KeyError: if the snapshots do not hold the same names.
     """
     shares = coefficients([(at, w) for at, w, _ in snapshots], width, seen)
     before = [s for s in snapshots if s[0] <= seen]

@@ -2,11 +2,12 @@
 
 Every profile is called as `rate(seen, total)`.
 
-    seen    samples seen, counting the batch that is about to be applied (so the first step has seen = batch size > 0
-            and a warm-up never wastes it). The only clock: steps, devices and accumulation do not enter, and resuming
-            needs no state.
-    total   samples of the whole run, or None while a run has not fixed its length yet. A run given in minutes measures
-            its speed in its first 5 % and then sets `total`; so no profile looks at `total` before 5 % of it.
+Args:
+    seen: samples seen, counting the batch that is about to be applied (so the first step has seen = batch size > 0 and
+        a warm-up never wastes it). The only clock: steps, devices and accumulation do not enter, and resuming needs no
+        state.
+    total: samples of the whole run, or None while a run has not fixed its length yet. A run given in minutes measures
+        its speed in its first 5 % and then sets `total`; so no profile looks at `total` before 5 % of it.
 
 The promise behind None: for seen <= 0.05 * total, rate(seen, None) == rate(seen, total), bit for bit.
 """
@@ -27,7 +28,8 @@ UNDECIDED = 0.05
 class Constant:
     """factor = min(seen / warmup, 1).
 
-    warmup: samples over which the factor rises linearly from 0 to 1; 0 means none.
+    Args:
+        warmup: samples over which the factor rises linearly from 0 to 1; 0: none.
     """
 
     warmup: int = 0
@@ -46,6 +48,10 @@ class Cosine:
     p runs from 0, at the end of the warm-up or at 5 % of the run, whichever is later, to 1 at its end.
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5, without restarts; the late start is ours.
+
+    Args:
+        warmup: samples over which the factor rises linearly from 0 to 1; 0: none.
+        floor: the factor at the end, in [0, 1].
     """
 
     warmup: int = 0
@@ -61,7 +67,12 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """A straight line from 1 down to `floor`: factor = 1 - (1 - floor) p, with p as in `Cosine`."""
+    """A straight line from 1 down to `floor`: factor = 1 - (1 - floor) p, with p as in `Cosine`.
+
+    Args:
+        warmup: samples over which the factor rises linearly from 0 to 1; 0: none.
+        floor: the factor at the end, in [0, 1].
+    """
 
     warmup: int = 0
     floor: float = 0.0
@@ -77,10 +88,12 @@ class Linear:
 class InverseSqrt:
     """factor = 1 / sqrt(max(seen / reference, 1)): never needs to know the end, made to go with a post-hoc average.
 
-    reference: samples after which the factor begins to fall.
-
     Source: Karras et al. 2024 (EDM2), arXiv:2312.02696, alpha_ref / sqrt(max(t / t_ref, 1)), in samples instead
     of steps.
+
+    Args:
+        warmup: samples over which the factor rises linearly from 0 to 1; 0: none.
+        reference: samples after which the factor begins to fall, > 0.
     """
 
     warmup: int
@@ -99,9 +112,13 @@ class InverseSqrt:
 class Trapezoid:
     """Warm-up, a constant stretch, and a decay to 0 over the last share `decay` of the run: factor = 1 - sqrt(p).
 
-    decay: in [0, 0.95]; p runs from 0 at (1 - decay) total, or at the end of the warm-up if that is later, to 1.
+    p runs from 0 at (1 - decay) total, or at the end of the warm-up if that is later, to 1.
 
     Source: Hägele et al. 2024, arXiv:2405.18392, who found 1 - sqrt(p) better than a straight line.
+
+    Args:
+        warmup: samples over which the factor rises linearly from 0 to 1; 0: none.
+        decay: share of the run that the decay takes, in [0, 0.95].
     """
 
     warmup: int = 0

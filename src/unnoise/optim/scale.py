@@ -21,13 +21,19 @@ class LossScale:
     The bounds matter: a forward pass that gives NaN gives it at any scale, and a scale without a floor then falls for
     ever (guided-diffusion#50). Such a NaN is an error of the model, for the caller to raise; it is not an overflow.
 
-    value     float32 scalar: multiply the loss by it, hand it to `guarded_step`
-    good      int32 scalar: good steps since the last change
-    interval  good steps after which a larger scale is tried
-
-    Both tensors are changed in place, so that a captured graph sees the change; no method waits for the device.
+    Its state are two scalar tensors: `value` (float32), by which the loss is multiplied and which `guarded_step` is
+    handed, and `good` (int32), the good steps since the last change. Both are changed in place, so that a captured
+    graph sees the change; no method waits for the device.
 
     Source: Micikevicius et al. 2017, arXiv:1710.03740, section 3.2 (dynamic loss scaling).
+
+    Args:
+        device: where the two tensors are.
+        initial: the first scale, in [1, 2^16].
+        interval: good steps after which a larger scale is tried, >= 1.
+
+    Raises:
+        ValueError: for an initial scale or an interval out of range.
     """
 
     def __init__(self, device: torch.device | str = "cpu", *, initial: float = LARGEST, interval: int = 2000) -> None:
@@ -41,7 +47,7 @@ class LossScale:
 
     @torch.no_grad()
     def update(self, finite: Bool[Tensor, ""]) -> None:
-        """Take note of a step. finite: bool scalar on the device, as `guarded_step` returns it."""
+        """Take note of a step; `finite` is a bool scalar on the device, as `guarded_step` returns it."""
         good = self.good + 1
         grown = good >= self.interval
         factor = torch.where(finite, torch.where(grown, 2.0, 1.0), 0.5)

@@ -34,7 +34,10 @@ def load(name: str) -> tuple[Recipe, list[type]]:
         if not callable(getattr(module, "recipe", None)):
             raise UserError(f"{name} defines no function recipe() that returns a Recipe")
         types = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
-        found = module.recipe()
+        try:
+            found = module.recipe()
+        except (TypeError, ValueError, AttributeError) as e:
+            raise UserError(f"recipe() of {name} failed: {type(e).__name__}: {e}") from e
     else:
         if name not in names():
             raise UserError(f"unknown recipe {name!r}{nearest(name, names())}; a file of your own ends in .py")

@@ -23,7 +23,12 @@ from unnoise.core.sampler import Carry, Row, Step, require_tensor
 
 
 class Tableau(NamedTuple):
-    """Butcher's: stage i + 1 starts from the sum of a[i][j] k_j; the step is the sum of b[j] k_j."""
+    """Butcher's: stage i + 1 starts from the sum of a[i][j] k_j; the step is the sum of b[j] k_j.
+
+    Args:
+        a: weights of the stages before, for each stage but the first.
+        b: weights of the stages in the step.
+    """
 
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
