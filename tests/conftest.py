@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -37,3 +38,31 @@ def data_home() -> Path:
     if not home or not Path(home).is_dir():
         pytest.skip("UNNOISE_DATA names no folder: the data sets are not here")
     return Path(home)
+
+
+TINY = ("model.net.width=8", "model.net.head_width=8", "judge.samples=512", "judge.width=8")
+"""Overrides that make the digits recipe a matter of seconds."""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the digits recipe, of 30 steps: for reading only."""
+    from unnoise import Runtime, fit, recipes
+    from unnoise.override import override
+
+    recipe = recipes.load("digits")[0]
+    for assignment in TINY:
+        recipe = override(recipe, assignment)
+    path = tmp_path_factory.mktemp("tiny") / "digits"
+    fit.start(recipe, path, Runtime(), samples=30 * recipe.batch)
+    return path
+
+
+@pytest.fixture(scope="session")
+def judge() -> Any:
+    """The judge of the digits recipe, trained on its training data as `unnoise evaluate` trains it."""
+    from unnoise import recipes
+
+    recipe = recipes.load("digits")[0]
+    assert recipe.judge is not None
+    return recipe.judge(recipe.data.load().train, torch.device("cpu"))

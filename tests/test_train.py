@@ -45,7 +45,7 @@ EPS = 1e-4
 """Of Adam, where sums in another order are compared: it would blow the rounding of gradients near zero up to steps."""
 
 
-# What is trained ----------------------------------------------------------------------------------------------------
+# What is trained -----------------------------------------------------------------------------------------------------
 
 
 class Critic(nn.Module):
@@ -235,7 +235,7 @@ class Spoilt:
         return loss._replace(value=loss.value * (math.nan if self.rank == 1 else 1.0))
 
 
-# Processes ----------------------------------------------------------------------------------------------------------
+# Processes -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_rows_that_do_not_divide_into_pieces_are_refused() -> None:
         next(train(recipe, state, iter([{"x": torch.zeros(3, 1, 8, 8), "position": torch.arange(3)}]), Runtime()))
 
 
-# Accumulation -------------------------------------------------------------------------------------------------------
+# Accumulation --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [plain, conditioned, adversarial])
@@ -300,7 +300,7 @@ def test_accumulating_pieces_is_the_whole_batch(make: Any, micro: int) -> None:
     assert [v or 0 for v in b] == pytest.approx([v or 0 for v in a], rel=1e-4)
 
 
-# Phases -------------------------------------------------------------------------------------------------------------
+# Phases --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -414,7 +414,7 @@ def test_a_phase_of_a_network_that_is_not_there_is_refused() -> None:
         State(adversarial(phases=(Phase(Tell(), ("codec",), AdamW()),)), 0, CPU, None)
 
 
-# Clock, order, learning rate ----------------------------------------------------------------------------------------
+# Clock, order, learning rate -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch, micro", [(16, 1), (16, 4), (24, 2), (10, 5)])
@@ -498,7 +498,7 @@ def test_the_length_may_be_set_while_it_runs() -> None:
     assert totals == [None, None, None, 80, 80] and state.seen == 80
 
 
-# Averages -----------------------------------------------------------------------------------------------------------
+# Averages ------------------------------------------------------------------------------------------------------------
 
 
 def test_averages_follow_and_the_raw_weights_stay() -> None:
@@ -517,7 +517,7 @@ def test_averages_follow_and_the_raw_weights_stay() -> None:
     assert difference(state.named, raw) == 0
 
 
-# Numbers that are not finite ------------------------------------------------------------------------------------------
+# Numbers that are not finite -----------------------------------------------------------------------------------------
 
 VECTORS = Plain(shape=(2,))
 
@@ -671,7 +671,7 @@ def test_each_phase_has_a_patience_of_its_own() -> None:
     assert state.bad.tolist() == [[0, 0, 0], [4, 4, 4]]
 
 
-# Precision ------------------------------------------------------------------------------------------------------------
+# Precision -----------------------------------------------------------------------------------------------------------
 
 
 def test_fp16_is_never_chosen_for_the_user() -> None:
@@ -737,7 +737,7 @@ def test_an_overflow_of_the_scale_is_a_rescale() -> None:
     assert 0 < int(state.bad[0, 2]) < 17 and int(state.bad[0, 0]) == 0
 
 
-# Resuming by hand -----------------------------------------------------------------------------------------------------
+# Resuming by hand ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [plain, adversarial, conditioned])

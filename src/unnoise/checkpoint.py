@@ -132,9 +132,9 @@ def read(folder: Path) -> Contents:
         contents.specs[home.name] = part["spec"]
         if "sha256" in part:
             _verify(home / "weights.safetensors", part["sha256"])
-            contents.weights[home.name] = _load_tensors(home / "weights.safetensors")
+            contents.weights[home.name] = load_tensors(home / "weights.safetensors")
     for file in sorted((folder / "groups").glob("*.safetensors")):
-        contents.groups[file.stem] = _load_tensors(file)
+        contents.groups[file.stem] = load_tensors(file)
     for step in range(version, FORMAT):
         contents = MIGRATIONS[step](contents)
     return contents
@@ -263,11 +263,18 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
+    own, storages = {}, set()
+    for k, v in tensors.items():
+        x = v.detach().cpu().contiguous()
+        storage = x.untyped_storage().data_ptr()
+        own[k] = x.clone() if storage in storages else x  # tied weights: the format knows no sharing
+        storages.add(storage)
+    save_file(own, path)
     _sync(path)
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one safetensors file; Raises CheckpointError naming a file that is damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as e:

@@ -232,17 +232,13 @@ def _sample(o: argparse.Namespace) -> None:
     cond = _conditions(o.cond)
     out = o.out or o.run / "out"
     quiet = not sys.stderr.isatty()
-    files = export(
-        model,
-        out,
-        o.n,
-        seed=o.seed,
-        batch=o.batch,
-        quiet=quiet,
-        cond=cond,
-        deterministic=o.deterministic,
-        **settings,
-    )
+    settings |= {"deterministic": o.deterministic}
+    try:
+        files = export(model, out, o.n, seed=o.seed, batch=o.batch, quiet=quiet, cond=cond, **settings)
+    except KeyboardInterrupt:
+        stopped = UserError(f"stopped; the same command goes on with {out}")
+        stopped.exit_code = 130
+        raise stopped from None
     if model.conditioner is not None and not cond:
         print(f"no --cond: classes of {', '.join(model.conditioner.classes)} are uniform", file=sys.stderr)
     print(f"{out}: {o.n} samples" + ("" if len(files) == 1 else f" in {len(files)} files"))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unnoise import checkpoint
@@ -338,7 +337,7 @@ def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[st
 
 def _snapshots(file: Path) -> Sequence[tuple[int, float, dict[str, Tensor]]]:
     by_width: dict[float, dict[str, Tensor]] = {}
-    for key, tensor in load_file(file).items():
+    for key, tensor in checkpoint.load_tensors(file).items():
         width, _, name = key.partition("/")
         by_width.setdefault(float(width), {})[name] = tensor
     return [(int(file.stem), width, named) for width, named in by_width.items()]

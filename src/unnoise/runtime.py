@@ -26,8 +26,11 @@ def pick_device(name: str | None = None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        known = device.type in ("cpu", "cuda", "mps")
     except RuntimeError:
-        raise UserError(f"unknown device {name!r}: cpu, cuda, cuda:1, mps") from None
+        known = False
+    if not known:
+        raise UserError(f"unknown device {name!r}: cpu, cuda, cuda:1, mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"device {name!r} was asked for, but PyTorch {torch.__version__} sees no CUDA: use --device cpu"
@@ -77,7 +80,7 @@ class Runtime:
         """
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     @contextlib.contextmanager
     def accumulating(self, module: nn.Module, more: bool) -> Iterator[None]:

@@ -1,0 +1,708 @@
+"""Runs: gone on with to the bit, killed at any moment, stopped by signals, out of room, and in several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unnoise import checkpoint, fit, recipes
+from unnoise.checkpoint import CheckpointError, locate, read
+from unnoise.core.denoiser import Preconditioned
+from unnoise.core.parameterization import Edm
+from unnoise.data import Digits
+from unnoise.errors import UserError
+from unnoise.log import JsonLines, read_lines
+from unnoise.modality import Labels, Plain
+from unnoise.model import Model
+from unnoise.optim import AdamW
+from unnoise.override import override
+from unnoise.recipe import Phase, Recipe
+from unnoise.runtime import Runtime
+from unnoise.spec import Build
+from unnoise.train import NonFinite
+
+RUN = Runtime()
+TINY = {
+    "model.net.width": "8",
+    "model.net.multipliers": "1",
+    "model.net.attention": "",
+    "model.net.middle_attention": "false",
+    "batch": "16",
+    "log_every": "5",
+    "sampling.steps": "2",
+}
+SETTINGS = [word for k, v in TINY.items() for word in ("-s", f"{k}={v}")]
+
+
+def digits(**changes: str) -> Recipe:
+    """The digits recipe (dropout 0.1), tiny; keys with dots are given with two underscores."""
+    recipe = recipes.load("digits")[0]
+    for k, v in {**TINY, **{k.replace("__", "."): v for k, v in changes.items()}}.items():
+        recipe = override(recipe, f"{k}={v}")
+    return recipe
+
+
+def tensors(run: Path) -> dict[str, Tensor]:
+    """Every tensor of the latest checkpoint, by component or group."""
+    found = read(locate(run))
+    parts = {**found.weights, **{f"group {k}": v for k, v in found.groups.items()}}
+    return {f"{k}/{name}": x for k, v in parts.items() for name, x in v.items()}
+
+
+def assert_same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [k for k in a if not torch.equal(a[k], b[k])]
+    assert not different
+
+
+def difference(a: Path, b: Path) -> float:
+    """The largest difference of any weight or average."""
+    first, second = ({k: v for k, v in tensors(r).items() if k.startswith(("model", "group ema"))} for r in (a, b))
+    assert first.keys() == second.keys() and first
+    return max(float((first[k] - second[k]).abs().max()) for k in first)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl but for what a clock measures."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_lines(run / "metrics.jsonl")]
+
+
+class Dead(Exception):
+    """What a run dies of, in a test."""
+
+
+@dataclass
+class Fatal:
+    """A logger at which the process dies, as far as the run can see."""
+
+    at: int
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        if seen >= self.at:
+            raise Dead
+
+    def image(self, seen: int, name: str, picture: Any) -> None: ...
+
+
+# Real processes -------------------------------------------------------------------------------------------------------
+
+SERVER = """
+import json, os, resource, signal, sys, traceback
+import sklearn.datasets, torch
+torch.set_num_threads(1)
+from unnoise import cli, evaluate, export, fit, info, recipes
+for line in sys.stdin:
+    job = json.loads(line)
+    if "wait" in job:
+        print(os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1]), flush=True)
+        continue
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(out, 1), os.dup2(out, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            fit.SAVE_EVERY = job["every"]
+            if job["room"]:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (job["room"], job["room"]))
+            code = cli.main(job["arguments"])
+            sys.stdout.flush(), sys.stderr.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    print(pid, flush=True)
+"""
+
+
+class Commands:
+    """`unnoise ...` in processes of their own, forked from one that has imported everything: fast, and real.
+
+    Checkpoints are written every `every` seconds instead of every minute; `room` limits the size of files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.folder, self.numbers = folder, itertools.count()
+
+    def _ask(self, job: Mapping[str, Any]) -> int:
+        assert self.server.stdin is not None and self.server.stdout is not None
+        self.server.stdin.write(json.dumps(job) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def start(self, *arguments: Any, every: float = 60.0, room: int = 0) -> Command:
+        out = self.folder / f"{next(self.numbers)}.txt"
+        job = {"arguments": [str(a) for a in arguments], "out": str(out), "every": every, "room": room}
+        return Command(self, self._ask(job), out)
+
+    def close(self) -> None:
+        assert self.server.stdin is not None and self.server.stdout is not None
+        self.server.stdin.close()
+        self.server.wait(10)
+        self.server.stdout.close()
+
+
+@dataclass
+class Command:
+    """A process at work."""
+
+    server: Commands
+    pid: int
+    out: Path
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        return self.server._ask({"wait": self.pid})
+
+    @property
+    def said(self) -> str:
+        return self.out.read_text(encoding="utf8")
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    server = Commands(tmp_path_factory.mktemp("commands"))
+    yield server
+    server.close()
+
+
+def until(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+# Going on -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_a_run_that_went_on_is_the_run_that_was_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float
+) -> None:
+    """Pitfall 18: train 2N == train N, die, resume N, bit for bit, with dropout: weights, both averages, moments, the
+    order of data, the log, snapshots and pictures. With every=0 the last checkpoint lies within a line of the log."""
+    recipe = digits(log_every="4")
+    fit.start(recipe, tmp_path / "a", RUN, samples=320)
+    monkeypatch.setattr(fit, "SAVE_EVERY", every)
+    for name, stop in (("b", 192), ("c", 16 * 4)):
+        with pytest.raises(Dead):
+            fit.start(recipe, tmp_path / name, RUN, samples=320, loggers=[Fatal(stop)])
+        at = int(locate(tmp_path / name).name)
+        assert at == (stop - 16 if every == 0 else 0)
+        assert lines(tmp_path / name)[-1]["seen"] == stop  # written before it died: to be dropped and written again
+        fit.resume(tmp_path / name, RUN)
+        assert_same(tensors(tmp_path / "a"), tensors(tmp_path / name))
+        assert lines(tmp_path / "a") == lines(tmp_path / name) and len(lines(tmp_path / name)) == 5
+        facts = [read(locate(tmp_path / r)).facts for r in ("a", name)]
+        assert {k: v for k, v in facts[0].items() if k != "elapsed"} == {
+            k: v for k, v in facts[1].items() if k != "elapsed"
+        }
+        files = [f.relative_to(tmp_path / "a") for sub in ("ema", "samples") for f in (tmp_path / "a" / sub).iterdir()]
+        assert len(files) > 8
+        for file in files:
+            assert (tmp_path / "a" / file).read_bytes() == (tmp_path / name / file).read_bytes(), file
+    assert {k.split("/")[0] for k in tensors(tmp_path / "a")} == {
+        *("model", "group ema-0.05", "group ema-0.1", "group optim-0", "group train")
+    }
+    assert any(k.endswith(":exp_avg_sq") for k in tensors(tmp_path / "a"))
+
+
+def test_going_on_with_another_length_is_the_longer_run(tmp_path: Path) -> None:
+    """Where the learning rate does not know the end."""
+    recipe = digits(optim__rate="Constant(warmup=64)")
+    fit.start(recipe, tmp_path / "a", RUN, samples=160)
+    fit.start(recipe, tmp_path / "b", RUN, samples=80)
+    with pytest.raises(UserError, match=r"is complete: 80 samples seen; --samples N"):
+        fit.resume(tmp_path / "b", RUN)
+    with pytest.raises(UserError, match="is complete"):
+        fit.resume(tmp_path / "b", RUN, samples=70)
+    fit.resume(tmp_path / "b", RUN, samples=150)  # whole batches
+    assert_same(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+
+
+@dataclass(frozen=True)
+class Dies:
+    """An objective at which the process dies in its first step."""
+
+    def __call__(self, components: Any, batch: Any, rng: Any, seen: int) -> Any:
+        raise Dead
+
+
+def test_a_checkpoint_is_there_before_the_first_step(tmp_path: Path) -> None:
+    recipe = replace(digits(), phases=(Phase(Dies(), ("model",), AdamW()),))
+    with pytest.raises(Dead):
+        fit.start(recipe, tmp_path / "a", RUN, samples=320)
+    assert locate(tmp_path / "a").name == "0"
+    assert Model.load(tmp_path / "a").sample(2, steps=2).raw.shape == (2, 1, 8, 8)
+
+
+def test_a_start_that_was_killed_at_once_can_be_started_again(tmp_path: Path) -> None:
+    """Before its first checkpoint there is nothing to resume, and nothing that stands in the way."""
+    home = tmp_path / "a"
+    (home / "checkpoints" / ".0.77.part").mkdir(parents=True)
+    (home / ".latest.77.part").write_text("{")
+    checkpoint.write(home / "checkpoints" / "0", checkpoint.contents_of({}, {}, {}))
+    fit.start(digits(), home, RUN, samples=16)
+    assert Model.load(home).facts["seen"] == 16
+
+
+@pytest.mark.parametrize("what", ["a run", "somebody's files", "a file"])
+def test_a_folder_in_use_is_not_touched(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a"
+    if what == "a run":
+        fit.start(digits(), path, RUN, samples=16)
+    elif what == "a file":
+        path.write_text("mine")
+    else:
+        path.mkdir()
+        (path / "thesis.tex").write_text("mine")
+    before = sorted((f, f.stat().st_mtime_ns) for f in tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"a exists: `unnoise resume .*a` goes on with it, --out"):
+        fit.start(digits(), path, RUN, samples=16)
+    assert sorted((f, f.stat().st_mtime_ns) for f in tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_written_for_a_run_that_cannot_be(tmp_path: Path) -> None:
+    for change, match in [
+        ({"codec__high": "255"}, "set codec.high"),
+        (
+            {"conditioner__classes": "label=5", "model__net__labels": "label=5"},
+            "out of range: there are classes 0 to 4",
+        ),
+        ({"codec__shape": "3,8,8"}, "set codec.shape"),
+    ]:
+        with pytest.raises(UserError, match=re.escape(match)):
+            fit.start(digits(**change), tmp_path / "a", RUN, samples=16)
+    with pytest.raises(UserError, match="unknown precision 'fp8': fp32, bf16 or fp16"):
+        fit.start(digits(), tmp_path / "a", RUN, samples=16, precision="fp8")
+    with pytest.raises(UserError, match="at least 1, got -5"):
+        fit.start(digits(), tmp_path / "a", RUN, samples=-5)
+    with pytest.raises(UserError, match="a batch of 16 does not divide among 3 processes"):
+        fit.start(digits(), tmp_path / "a", Runtime3(), samples=16)
+    assert not (tmp_path / "a").exists()
+
+
+class Runtime3(Runtime):
+    """One of three, as far as the arithmetic is concerned."""
+
+    def __init__(self) -> None:
+        super().__init__(world=3)
+
+    def barrier(self) -> None: ...
+
+
+# The log ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_says_what_happened(tmp_path: Path) -> None:
+    recipe = digits(log_every="5")
+    fit.start(recipe, tmp_path / "a", RUN, samples=160)
+    log = read_lines(tmp_path / "a" / "metrics.jsonl")
+    assert [line["seen"] for line in log] == [80, 160]
+    for line in log:
+        assert {"loss", "loss_by_logsnr", "held_out", "held_out_by_logsnr", "lr", "norm", "skipped"} <= line.keys()
+        assert len(line["loss_by_logsnr"]) == len(line["held_out_by_logsnr"]) == 10
+        assert line["lr"] == recipe.optim.lr_at(line["seen"], 160) and line["skipped"] == 0
+    assert log[1]["loss"] < log[0]["loss"] and log[0]["seconds"] < log[1]["seconds"]
+    assert len(list((tmp_path / "a" / "samples").iterdir())) == fit.PREVIEWS
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"seen": 1, "loss": 2.0}\n{"seen": 2, "loss": 1.0}\n{"seen": 3, "lo', encoding="utf8")
+    assert [line["seen"] for line in read_lines(path)] == [1, 2]
+    log = JsonLines(path, seen=1)
+    log.log(2, {"loss": 0.5})
+    assert read_lines(path) == [{"seen": 1, "loss": 2.0}, {"seen": 2, "loss": 0.5}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_on_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    log.path.unlink()
+    log.path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"metrics\.jsonl could not be written: .*No space left"):
+        log.log(1, {"loss": 1.0})
+
+
+# Averages ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_third_width_is_made_afterwards(tmp_path: Path) -> None:
+    """Within 1e-2 of the one that is tracked on the way. Pitfall 20: which weights is explicit."""
+    settings = {"log_every": "50", "objective__drop": "0", "batch": "8"}
+    fit.start(digits(**settings), tmp_path / "two", RUN, samples=8 * 300)
+    fit.start(digits(**settings, widths="0.05,0.1,0.075"), tmp_path / "three", RUN, samples=8 * 300)
+
+    def load(name: str, weights: Any) -> Tensor:
+        state = Model.load(tmp_path / name, weights=weights).denoiser.state_dict()
+        return torch.cat([v.flatten() for v in state.values()])
+
+    raw, tracked = load("two", "raw"), load("three", 0.075)
+    assert torch.equal(raw, load("three", "raw"))  # averages change nothing of the training
+    made = load("two", 0.075)
+    error = float((made - tracked).norm() / tracked.norm())
+    print(f"error of a width made afterwards: {error:.2g}")
+    assert error < 1e-2 and not torch.equal(made, tracked)
+    moved = float((raw - tracked).norm() / tracked.norm())
+    assert error < 0.1 * moved  # and much closer than the raw weights are
+    assert torch.equal(load("two", None), load("two", 0.1)) and not torch.equal(load("two", None), raw)
+    assert torch.equal(load("two", 0.05), load("three", 0.05))
+
+
+def test_the_raw_weights_the_averages_and_their_state_are_one_record(tmp_path: Path) -> None:
+    """Pitfalls 18 and 20."""
+    state = fit.start(digits(), tmp_path / "a", RUN, samples=320)
+    found = read(locate(tmp_path / "a"))
+    assert_same(found.weights["model"], state.components["model"].state_dict())
+    for width in state.ema.widths:
+        assert_same(found.groups[f"ema-{width:g}"], state.ema.state(width))
+    raw, average = (Model.load(tmp_path / "a", weights=w).denoiser.state_dict() for w in ("raw", None))
+    assert_same(raw, state.components["model"].state_dict())
+    assert {f"model.{k}" for k in average} == found.groups["ema-0.1"].keys()
+    assert all(torch.equal(v, found.groups["ema-0.1"][f"model.{k}"]) for k, v in average.items())
+    assert any(not torch.equal(raw[k], average[k]) for k in raw)
+
+
+# Starting from another run ------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_taken_over_where_they_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit.start(digits(), tmp_path / "old", RUN, samples=320)
+    old = Model.load(tmp_path / "old").denoiser.state_dict()
+    capsys.readouterr()
+    few = replace(digits(model__net__labels="label=4,style=2"), conditioner=None)
+    few = replace(few, conditioner=Labels({"label": 4, "style": 2}), data=FewDigits(Digits()))
+    fit.start(few, tmp_path / "new", RUN, samples=16, parent=tmp_path / "old", types=[FewDigits])
+    said = capsys.readouterr().err
+    start = read(tmp_path / "new" / "checkpoints" / "0")
+    fresh = {k for k, v in start.weights["model"].items() if k not in old or not torch.equal(v, old[k])}
+    assert fresh and all("label" in k or "style" in k for k in fresh) and len(fresh) < 5
+    assert f"all weights but {len(fresh)} that differ" in said
+    for group in ("ema-0.05", "ema-0.1"):  # the averages begin there too
+        assert all(torch.equal(v, start.groups[group][f"model.{k}"]) for k, v in start.weights["model"].items())
+    assert start.facts["seen"] == 0 and not start.groups["optim-0"]
+
+
+@dataclass(frozen=True)
+class FewDigits:
+    """The digits 0 to 3, and whether there is much ink."""
+
+    source: Digits
+
+    def load(self) -> Any:
+        data = self.source.load()
+        parts = []
+        for part in (data.train, data.held_out):
+            few = part["label"] < 4
+            x = part["x"][few]
+            parts.append({"x": x, "label": part["label"][few], "style": (x.float().mean((1, 2, 3)) > 5).long()})
+        return replace(data, train=parts[0], held_out=parts[1])
+
+
+def test_a_head_of_another_size_is_fresh(tmp_path: Path) -> None:
+    fit.start(digits(), tmp_path / "old", RUN, samples=16)
+    wide = replace(digits(codec__shape="2,8,8", model__net__channels="2"), data=TwoChannels(Digits()))
+    fit.start(wide, tmp_path / "new", RUN, samples=16, parent=tmp_path / "old", types=[TwoChannels])
+    old = Model.load(tmp_path / "old").denoiser.state_dict()
+    start = read(tmp_path / "new" / "checkpoints" / "0").weights["model"]
+    fresh = {k for k, v in start.items() if v.shape != old[k].shape or not torch.equal(v, old[k])}
+    assert fresh == {"net.stem.weight", "net.head.weight", "net.head.bias"}
+
+
+@dataclass(frozen=True)
+class TwoChannels:
+    """The digits and their mirror images."""
+
+    source: Digits
+
+    def load(self) -> Any:
+        data = self.source.load()
+        both = [{**p, "x": torch.cat([p["x"], p["x"].flip(-1)], 1)} for p in (data.train, data.held_out)]
+        return replace(data, train=both[0], held_out=both[1])
+
+
+def test_a_parent_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
+    from unnoise.nets import MLP
+
+    Model(Preconditioned(MLP(channels=2, width=8), Edm()), Plain((2,))).save(tmp_path / "mlp")
+    with pytest.raises(UserError, match=r"no weight of .*mlp fits"):
+        fit.start(digits(), tmp_path / "new", RUN, samples=16, parent=tmp_path / "mlp")
+    with pytest.raises(CheckpointError, match="no such run"):
+        fit.start(digits(), tmp_path / "new", RUN, samples=16, parent=tmp_path / "nowhere")
+    assert not (tmp_path / "new").exists()
+
+
+# Not finite -----------------------------------------------------------------------------------------------------------------
+
+
+class Overflow(nn.Module):
+    """exp, beyond what a float holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.abs() * 1e3 + 100).exp()
+
+
+class Explosive(nn.Module):
+    """A network that is good while its gate is shut; every step opens it further."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.width = width
+        self.inner, self.burst, self.outer = nn.Conv2d(1, width, 1), Overflow(), nn.Conv2d(width, 1, 1)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        h = self.inner(x)
+        bursting = bool(self.gate.detach().abs() > 0.02)
+        return self.outer(self.burst(h) if bursting else h) + self.gate
+
+
+def test_a_run_that_explodes_ends_and_its_last_checkpoint_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pitfall 2, end to end: the layer is named, what was saved is loaded and sampled."""
+    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
+    model = Build(Preconditioned, net=Build(Explosive), parameterization=Edm())
+    recipe = replace(digits(optim__rate="Constant", patience="4"), model=model, conditioner=None)
+    with pytest.raises(NonFinite, match=r"4 steps in a row .*'model\.net\.burst'"):
+        fit.start(recipe, tmp_path / "a", RUN, samples=16 * 400, types=[Explosive])
+    seen = int(locate(tmp_path / "a").name)
+    assert 16 < seen < 16 * 200
+    for weights in ("raw", None):
+        loaded = Model.load(tmp_path / "a", weights=weights, types=[Explosive])
+        assert all(bool(v.isfinite().all()) for v in loaded.denoiser.state_dict().values())
+    assert all(bool(x.isfinite().all()) for k, x in tensors(tmp_path / "a").items())
+    with pytest.raises(NonFinite):  # and going on says the same, instead of training on
+        fit.resume(tmp_path / "a", RUN, types=[Explosive])
+
+
+# Killed, stopped, full -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Commands, tmp_path: Path) -> None:
+    """kill -9 of real processes at random moments, with a checkpoint after every step, so that most moments lie in
+    the midst of writing one. After every kill the run loads, and it goes on from its last checkpoint at most."""
+    run, moments = tmp_path / "a", random.Random(0)
+    settings = [*SETTINGS, "-s", "optim.rate=Constant", "-s", "log_every=3", "--samples", "1000000", "--device", "cpu"]
+    reached = [0]
+    for kill in range(20):
+        started = (run / "latest").is_file()
+        what = ["resume", run, "--device", "cpu"] if started else ["train", "digits", *settings, "--out", run]
+        command = commands.start(*what, every=0.0)
+        if kill % 5 == 0:  # now and then wherever it is, and mostly while it trains
+            time.sleep(moments.uniform(0.05, 0.4))
+        else:
+            until(lambda at=reached[-1]: (run / "latest").is_file() and int(locate_quietly(run)) > at)
+            time.sleep(moments.uniform(0.0, 0.15))
+        before = int(locate_quietly(run)) if (run / "latest").is_file() else 0
+        command.signal(signal.SIGKILL)
+        assert command.wait() == -signal.SIGKILL, command.said
+        if not (run / "latest").is_file():
+            assert kill == 0 and not lines(run)
+            continue
+        model = Model.load(run)
+        seen = int(model.facts["seen"])
+        assert before <= seen and reached[-1] <= seen  # nothing that was saved is ever lost
+        assert all(line["seen"] <= seen + 16 for line in lines(run)[:-1])
+        reached.append(seen)
+    assert reached[-1] > 16 * 20
+    end = (reached[-1] // 48 + 1) * 48
+    last = commands.start("resume", run, "--samples", str(end), "--device", "cpu")
+    assert last.wait() == 0, last.said
+    assert not list((run / "checkpoints").glob(".*"))
+    whole = digits(optim__rate="Constant", log_every="3")
+    with contextlib.redirect_stderr(io.StringIO()):
+        fit.start(whole, tmp_path / "b", RUN, samples=end)
+    assert_same(tensors(tmp_path / "b"), tensors(run))
+    assert lines(tmp_path / "b") == lines(run)
+
+
+def locate_quietly(run: Path) -> str:
+    """Where `latest` points, while another process replaces it."""
+    return json.loads((run / "latest").read_text())["path"].rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 1600 samples that nothing disturbed."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    fit.start(digits(), path, RUN, samples=1600)
+    return path
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_is_saved_and_says_how_to_go_on(
+    commands: Commands, whole: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    run = tmp_path / "a"
+    command = commands.start("train", "digits", *SETTINGS, "--samples", "1600", "--out", run, "--device", "cpu")
+    until(lambda: len(lines(run)) >= 2)
+    command.signal(number)
+    assert command.wait() == code, command.said
+    seen = int(locate(run).name)
+    said = f"unnoise: stopped and saved after {seen} samples; go on with: unnoise resume {run}"
+    assert command.said.splitlines()[-1] == said and "Traceback" not in command.said
+    assert 160 <= seen < 1600
+    after = commands.start("resume", run, "--device", "cpu")
+    assert after.wait() == 0, after.said
+    assert_same(tensors(whole), tensors(run))
+    assert lines(whole) == lines(run)
+
+
+def test_the_real_command_stops_on_ctrl_c(tmp_path: Path) -> None:
+    """`python -m unnoise`, nothing around it."""
+    run = tmp_path / "a"
+    command = [sys.executable, "-m", "unnoise", "train", "digits", *SETTINGS, "--samples", "1000000", "--out", str(run)]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        until(lambda: len(lines(run)) >= 1)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and f"go on with: unnoise resume {run}" in said.splitlines()[-1]
+    assert Model.load(run).facts["seen"] == int(locate(run).name) > 0
+
+
+def test_a_full_disk_ends_a_run_with_one_line(commands: Commands, tmp_path: Path) -> None:
+    """A real refusal by the system, in the midst of a run: what was saved before is whole, nothing is half-written."""
+    run = tmp_path / "a"
+    first = commands.start("train", "digits", *SETTINGS, "--samples", "160", "--out", run, "--device", "cpu")
+    assert first.wait() == 0, first.said
+    command = commands.start(
+        "resume", run, "--samples", "320000", "--device", "cpu", every=0.1, room=20_000
+    )  # less than the weights take, and more than the log
+    assert command.wait() == 2, command.said
+    said = [line for line in command.said.splitlines() if line.startswith("unnoise: ")]
+    assert len(said) == 1 and said[0] == command.said.splitlines()[-1]
+    assert "there is no room left on the disk" in said[0] and "make room" in said[0]
+    assert "Traceback" not in command.said
+    assert locate(run).name == "160" and Model.load(run).sample(2).raw.shape == (2, 1, 8, 8)
+    assert not [f for f in run.rglob("*") if ".part" in f.name]
+    again = commands.start("resume", run, "--samples", "320", "--device", "cpu")  # and with room it goes on
+    assert again.wait() == 0, again.said
+    fit.start(digits(optim__rate="Trapezoid(warmup=4000, decay=0.5)"), tmp_path / "b", RUN, samples=160)
+    assert int(locate(run).name) == 320
+
+
+def test_a_width_is_made_of_a_run_that_was_stopped(tmp_path: Path) -> None:
+    """Not only of a finished one: its last checkpoint lies between two snapshots."""
+    with pytest.raises(Dead):
+        fit.start(digits(log_every="1"), tmp_path / "a", RUN, samples=3200, loggers=[Fatal(16 * 37)])
+    state = fit.start(digits(log_every="1", widths="0.05,0.1,0.075"), tmp_path / "b", RUN, samples=16 * 36)
+    assert state.seen
+
+
+# Several processes ------------------------------------------------------------------------------------------------------------
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unnoise"]
+SAME = [*SETTINGS, "-s", "model.net.dropout=0", "-s", "optim.eps=1e-4", "--device", "cpu"]
+
+
+def test_the_command_line_under_torchrun_is_one_process(whole_dry: Path, tmp_path: Path, record_property: Any) -> None:
+    """The same weights, losses and learning rates (pitfalls 22, 24), also where two processes are stopped by a Ctrl-C,
+    which reaches them twice, and one goes on."""
+    run = tmp_path / "a"
+    train = [*TORCHRUN, "train", "digits", *SAME, "--samples", "1600", "--out", str(run)]
+    process = subprocess.Popen(
+        train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        until(lambda: len(lines(run)) >= 2, 120)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        said, _ = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    seen = int(locate(run).name)
+    assert process.returncode != 0 and seen % 128 == 0 and 160 <= seen < 1600
+    assert said.count(f"stopped and saved after {seen} samples; go on with: unnoise resume {run}") == 1
+    two = read(locate(run))
+    assert all(x.device.type == "cpu" for x in two.weights["model"].values())  # pitfall 25
+
+    fit.resume(run, RUN)
+    figure = difference(whole_dry, run)
+    print(f"2 processes, then 1, against 1: {figure:.2g}")
+    record_property("difference", figure)
+    assert figure < 1e-5
+    alone, both = lines(whole_dry), lines(run)
+    assert [line["seen"] for line in both] == [line["seen"] for line in alone]
+    for a, b in zip(alone, both, strict=True):
+        assert b["lr"] == a["lr"] and b["skipped"] == 0
+        assert b["held_out"] == pytest.approx(a["held_out"], rel=1e-4)
+        assert b["norm"] == pytest.approx(a["norm"], rel=1e-3)
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4) or a["seen"] == seen // 80 * 80 + 80
+
+
+def test_two_processes_go_on_where_one_stood(whole_dry: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    recipe = digits(**DRY)
+    with pytest.raises(Dead), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "SAVE_EVERY", 0.0)
+        fit.start(recipe, run, RUN, samples=1600, loggers=[Fatal(1200)])
+    assert locate(run).name == "1184"
+    done = subprocess.run(
+        [*TORCHRUN, "resume", str(run), "--device", "cpu"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("done; unnoise sample") == 1  # only one of them speaks
+    assert difference(whole_dry, run) < 1e-5
+    assert [line["lr"] for line in lines(run)] == [line["lr"] for line in lines(whole_dry)]
+
+
+DRY = {"model__net__dropout": "0", "optim__eps": "1e-4"}
+
+
+@pytest.fixture(scope="module")
+def whole_dry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `whole`, without dropout, which is drawn by each process for itself."""
+    path = tmp_path_factory.mktemp("whole") / "dry"
+    fit.start(digits(**DRY), path, RUN, samples=1600)
+    return path
+
+
+# The installed package --------------------------------------------------------------------------------------------------------
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.skipif(not EXAMPLES, reason="there are no examples")
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_use_the_library_as_it_is_installed(example: Path) -> None:
+    """Pitfall 26: nothing of this folder is imported but the public names of the package."""
+    import unnoise
+
+    public = set(unnoise.__all__)
+    text = example.read_text(encoding="utf8")
+    assert ("sys.path" not in text and "import unnoise" in text) or "from unnoise" in text
+    for name in re.findall(r"\bun\.(\w+)", text):
+        assert name in public, f"{example.name} uses un.{name}, which is not public"
+    assert not re.findall(r"from unnoise\.?[\w.]* import _|unnoise\.\w*\._", text)
