@@ -47,6 +47,7 @@ TINY = {
     "batch": "16",
     "log_every": "5",
     "sampling.steps": "2",
+    "data.held_out": "0.02",
 }
 SETTINGS = [word for k, v in TINY.items() for word in ("-s", f"{k}={v}")]
 
@@ -101,7 +102,7 @@ class Fatal:
     def image(self, seen: int, name: str, picture: Any) -> None: ...
 
 
-# Real processes -------------------------------------------------------------------------------------------------------
+# Real processes ------------------------------------------------------------------------------------------------------
 
 SERVER = """
 import json, os, resource, signal, sys, traceback
@@ -196,7 +197,7 @@ def until(condition: Any, seconds: float = 60.0) -> None:
         time.sleep(0.005)
 
 
-# Going on -------------------------------------------------------------------------------------------------------------
+# Going on ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("every", [0.0, 60.0])
@@ -289,10 +290,10 @@ def test_a_folder_in_use_is_not_touched(tmp_path: Path, what: str) -> None:
 
 def test_nothing_is_written_for_a_run_that_cannot_be(tmp_path: Path) -> None:
     for change, match in [
-        ({"codec__high": "255"}, "set codec.high"),
+        ({"codec__high": "255"}, "set codec.low and codec.high"),
         (
             {"conditioner__classes": "label=5", "model__net__labels": "label=5"},
-            "out of range: there are classes 0 to 4",
+            "there are classes 0 to 4",
         ),
         ({"codec__shape": "3,8,8"}, "set codec.shape"),
     ]:
@@ -316,7 +317,7 @@ class Runtime3(Runtime):
     def barrier(self) -> None: ...
 
 
-# The log ----------------------------------------------------------------------------------------------------------------
+# The log -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_log_says_what_happened(tmp_path: Path) -> None:
@@ -350,7 +351,7 @@ def test_a_log_on_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
         log.log(1, {"loss": 1.0})
 
 
-# Averages ---------------------------------------------------------------------------------------------------------------
+# Averages ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_third_width_is_made_afterwards(tmp_path: Path) -> None:
@@ -389,7 +390,7 @@ def test_the_raw_weights_the_averages_and_their_state_are_one_record(tmp_path: P
     assert any(not torch.equal(raw[k], average[k]) for k in raw)
 
 
-# Starting from another run ------------------------------------------------------------------------------------------------
+# Starting from another run -------------------------------------------------------------------------------------------
 
 
 def test_weights_are_taken_over_where_they_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -450,7 +451,7 @@ class TwoChannels:
 def test_a_parent_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
     from unnoise.nets import MLP
 
-    Model(Preconditioned(MLP(channels=2, width=8), Edm()), Plain((2,))).save(tmp_path / "mlp")
+    Model(Preconditioned(MLP(channels=2, width=6), Edm()), Plain((2,))).save(tmp_path / "mlp")
     with pytest.raises(UserError, match=r"no weight of .*mlp fits"):
         fit.start(digits(), tmp_path / "new", RUN, samples=16, parent=tmp_path / "mlp")
     with pytest.raises(CheckpointError, match="no such run"):
@@ -458,7 +459,7 @@ def test_a_parent_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-# Not finite -----------------------------------------------------------------------------------------------------------------
+# Not finite ----------------------------------------------------------------------------------------------------------
 
 
 class Overflow(nn.Module):
@@ -490,7 +491,7 @@ def test_a_run_that_explodes_ends_and_its_last_checkpoint_is_good(
     monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
     model = Build(Preconditioned, net=Build(Explosive), parameterization=Edm())
     recipe = replace(digits(optim__rate="Constant", patience="4"), model=model, conditioner=None)
-    with pytest.raises(NonFinite, match=r"4 steps in a row .*'model\.net\.burst'"):
+    with pytest.raises(NonFinite, match=r"\d+ steps in a row .*'model\.net\.burst'"):
         fit.start(recipe, tmp_path / "a", RUN, samples=16 * 400, types=[Explosive])
     seen = int(locate(tmp_path / "a").name)
     assert 16 < seen < 16 * 200
@@ -502,7 +503,7 @@ def test_a_run_that_explodes_ends_and_its_last_checkpoint_is_good(
         fit.resume(tmp_path / "a", RUN, types=[Explosive])
 
 
-# Killed, stopped, full -------------------------------------------------------------------------------------------------------
+# Killed, stopped, full -----------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Commands, tmp_path: Path) -> None:
@@ -579,9 +580,8 @@ def test_the_real_command_stops_on_ctrl_c(tmp_path: Path) -> None:
     """`python -m unnoise`, nothing around it."""
     run = tmp_path / "a"
     command = [sys.executable, "-m", "unnoise", "train", "digits", *SETTINGS, "--samples", "1000000", "--out", str(run)]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([*command, "--device", "cpu"], **pipes)
     try:
         until(lambda: len(lines(run)) >= 1)
         process.send_signal(signal.SIGINT)
@@ -609,19 +609,27 @@ def test_a_full_disk_ends_a_run_with_one_line(commands: Commands, tmp_path: Path
     assert not [f for f in run.rglob("*") if ".part" in f.name]
     again = commands.start("resume", run, "--samples", "320", "--device", "cpu")  # and with room it goes on
     assert again.wait() == 0, again.said
-    fit.start(digits(optim__rate="Trapezoid(warmup=4000, decay=0.5)"), tmp_path / "b", RUN, samples=160)
     assert int(locate(run).name) == 320
 
 
-def test_a_width_is_made_of_a_run_that_was_stopped(tmp_path: Path) -> None:
-    """Not only of a finished one: its last checkpoint lies between two snapshots."""
-    with pytest.raises(Dead):
-        fit.start(digits(log_every="1"), tmp_path / "a", RUN, samples=3200, loggers=[Fatal(16 * 37)])
-    state = fit.start(digits(log_every="1", widths="0.05,0.1,0.075"), tmp_path / "b", RUN, samples=16 * 36)
-    assert state.seen
+def test_a_width_is_made_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only of a finished one: its last checkpoint lies between two snapshots, and is one itself."""
+    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(fit, "PREVIEWS", 0)
+    for name, widths in (("a", "0.05,0.1"), ("b", "0.05,0.1,0.075")):
+        recipe = digits(widths=widths, log_every="74", optim__rate="Constant")
+        with pytest.raises(Dead):
+            fit.start(recipe, tmp_path / name, RUN, samples=3200, loggers=[Fatal(16 * 74)])
+        assert locate(tmp_path / name).name == str(16 * 73)
+    assert not (tmp_path / "a" / "ema" / f"{16 * 73}.safetensors").exists()
+    made, tracked = (
+        torch.cat([v.flatten() for v in Model.load(tmp_path / r, weights=0.075).denoiser.state_dict().values()])
+        for r in ("a", "b")
+    )
+    assert float((made - tracked).norm() / tracked.norm()) < 1e-2
 
 
-# Several processes ------------------------------------------------------------------------------------------------------------
+# Several processes ---------------------------------------------------------------------------------------------------
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unnoise"]
 SAME = [*SETTINGS, "-s", "model.net.dropout=0", "-s", "optim.eps=1e-4", "--device", "cpu"]
@@ -687,22 +695,3 @@ def whole_dry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "dry"
     fit.start(digits(**DRY), path, RUN, samples=1600)
     return path
-
-
-# The installed package --------------------------------------------------------------------------------------------------------
-
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-
-
-@pytest.mark.skipif(not EXAMPLES, reason="there are no examples")
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
-def test_examples_use_the_library_as_it_is_installed(example: Path) -> None:
-    """Pitfall 26: nothing of this folder is imported but the public names of the package."""
-    import unnoise
-
-    public = set(unnoise.__all__)
-    text = example.read_text(encoding="utf8")
-    assert ("sys.path" not in text and "import unnoise" in text) or "from unnoise" in text
-    for name in re.findall(r"\bun\.(\w+)", text):
-        assert name in public, f"{example.name} uses un.{name}, which is not public"
-    assert not re.findall(r"from unnoise\.?[\w.]* import _|unnoise\.\w*\._", text)

@@ -104,15 +104,19 @@ class State:
         for width in self.ema.widths:
             self.ema.load(width, groups[f"ema-{width:g}"])
         for j, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
-            names = _names(self.components, phase)
+            names = {name: i for i, name in enumerate(_names(self.components, phase))}
+            parameters = _parameters(self.components, phase)
             entries: dict[int, dict[str, Tensor]] = {}
             for key, value in groups[f"optim-{j}"].items():
                 name, _, slot = key.rpartition(":")
-                entries.setdefault(names.index(name), {})[slot] = value
+                # Copied into the layout of the parameter (channels last, where it is a convolution's), since the fused
+                # kernels walk through the memory of both side by side.
+                like = parameters[names[name]] if value.shape == parameters[names[name]].shape else value
+                copy = torch.empty_like(like, dtype=value.dtype).copy_(value)
+                entries.setdefault(names[name], {})[slot] = copy
+            # With the given groups the optimiser would lose its learning rate on the device.
             own = optimizer.state_dict()["param_groups"]
-            # The optimiser would otherwise hold on to the given tensors, and lose its learning rate on the device.
-            copies = {i: {k: v.clone() for k, v in entry.items()} for i, entry in entries.items()}
-            optimizer.load_state_dict({"state": copies, "param_groups": own})
+            optimizer.load_state_dict({"state": entries, "param_groups": own})
         self.window.copy_(groups["train"]["window"])
         self.bad.copy_(groups["train"]["bad"])
         if self.scale and "value" in groups["train"]:
@@ -194,6 +198,7 @@ class _Phase:
         self.every = phase.every
         self.optimizer = state.optimizers[number]
         self.own = _parameters(state.components, phase)
+        self.root = Rng.of(state.seed, run.device).fold(number)
         with self._only_own():
             self.module = run.wrap(_Call(phase, state.components))
 
@@ -213,7 +218,7 @@ class _Phase:
 
     def rng(self, batch: Batch) -> Rng:
         """Randomness for the rows: a function of seed, phase and each row's number in the stream."""
-        return Rng.of(self.state.seed, self.run.device).fold(self.number, batch["position"])
+        return self.root.fold(batch["position"])
 
     def step(self, batch: Batch, recipe: Recipe) -> tuple[Loss, Tensor, float]:
         """One update of the phase's modules; the loss, the gradient's norm, the learning rate."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from unnoise.core.density import Density, UniformTime, uniforms
 from unnoise.core.level import Level
@@ -54,9 +54,10 @@ def by_logsnr(loss: Loss) -> Float32[Tensor, "3 bins"]:
     bins = torch.zeros(len(loss.value), dtype=torch.int64, device=loss.value.device)
     if loss.level is not None:
         logsnr = loss.level.logsnr.reshape(len(bins), -1)[:, 0]
-        bins = torch.bucketize(logsnr.float(), torch.tensor(EDGES, device=bins.device))
+        bins = torch.stack([logsnr > edge for edge in EDGES]).sum(0)  # nothing is uploaded, nobody waits
     rows = torch.stack([loss.value, loss.value * loss.weight, torch.ones_like(loss.value)]).detach().float()
-    return rows @ nn.functional.one_hot(bins, len(EDGES) + 1).float()  # a product, where scattering would be random
+    member = bins[:, None] == torch.arange(len(EDGES) + 1, device=bins.device)
+    return rows @ member.float()  # a product, where scattering would be random
 
 
 @runtime_checkable

@@ -120,7 +120,10 @@ class Rng:
         """
         key = self.key
         for step in path:
-            p = torch.as_tensor(_signed(step) if isinstance(step, int) else step, dtype=torch.int64, device=key.device)
+            if isinstance(step, int):  # filled in by the device: an upload would make the host wait
+                p = torch.full((), _signed(step), dtype=torch.int64, device=key.device)
+            else:
+                p = step.to(key.device, torch.int64)
             zero = torch.zeros_like(p)
             words = philox([p & _MASK, (p >> 32) & _MASK, zero, zero + _FOLD], key.unbind(-1))
             key = torch.stack(words[:2], -1)
