@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -354,26 +353,30 @@ def test_a_log_on_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
 # Averages ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_third_width_is_made_afterwards(tmp_path: Path) -> None:
+def vector(run: Path, weights: Any) -> Tensor:
+    """All weights of a run's model in a row."""
+    return torch.cat([v.flatten() for v in Model.load(run, weights=weights).denoiser.state_dict().values()])
+
+
+def test_a_third_width_is_made_afterwards(commands: Commands, tmp_path: Path) -> None:
     """Within 1e-2 of the one that is tracked on the way. Pitfall 20: which weights is explicit."""
-    settings = {"log_every": "50", "objective__drop": "0", "batch": "8"}
-    fit.start(digits(**settings), tmp_path / "two", RUN, samples=8 * 300)
-    fit.start(digits(**settings, widths="0.05,0.1,0.075"), tmp_path / "three", RUN, samples=8 * 300)
-
-    def load(name: str, weights: Any) -> Tensor:
-        state = Model.load(tmp_path / name, weights=weights).denoiser.state_dict()
-        return torch.cat([v.flatten() for v in state.values()])
-
-    raw, tracked = load("two", "raw"), load("three", 0.075)
-    assert torch.equal(raw, load("three", "raw"))  # averages change nothing of the training
-    made = load("two", 0.075)
+    settings = [*SETTINGS, "-s", "log_every=100", "-s", "batch=8", "--samples", "2400", "--device", "cpu"]
+    two, three = tmp_path / "two", tmp_path / "three"
+    both = [
+        commands.start("train", "digits", *settings, "-s", f"widths={widths}", "--out", run)
+        for run, widths in ((two, "0.05,0.1"), (three, "0.05,0.1,0.075"))
+    ]
+    assert [command.wait() for command in both] == [0, 0], both[0].said
+    raw, tracked = vector(two, "raw"), vector(three, 0.075)
+    assert torch.equal(raw, vector(three, "raw"))  # averages change nothing of the training
+    made = vector(two, 0.075)
     error = float((made - tracked).norm() / tracked.norm())
     print(f"error of a width made afterwards: {error:.2g}")
     assert error < 1e-2 and not torch.equal(made, tracked)
     moved = float((raw - tracked).norm() / tracked.norm())
     assert error < 0.1 * moved  # and much closer than the raw weights are
-    assert torch.equal(load("two", None), load("two", 0.1)) and not torch.equal(load("two", None), raw)
-    assert torch.equal(load("two", 0.05), load("three", 0.05))
+    assert torch.equal(vector(two, None), vector(two, 0.1)) and not torch.equal(vector(two, None), raw)
+    assert torch.equal(vector(two, 0.05), vector(three, 0.05))
 
 
 def test_the_raw_weights_the_averages_and_their_state_are_one_record(tmp_path: Path) -> None:
@@ -510,7 +513,7 @@ def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Com
     """kill -9 of real processes at random moments, with a checkpoint after every step, so that most moments lie in
     the midst of writing one. After every kill the run loads, and it goes on from its last checkpoint at most."""
     run, moments = tmp_path / "a", random.Random(0)
-    settings = [*SETTINGS, "-s", "optim.rate=Constant", "-s", "log_every=3", "--samples", "1000000", "--device", "cpu"]
+    settings = [*SETTINGS, "-s", "optim.rate=Constant", "-s", "log_every=3", "--device", "cpu"]
     reached = [0]
     for kill in range(20):
         started = (run / "latest").is_file()
@@ -530,16 +533,15 @@ def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Com
         model = Model.load(run)
         seen = int(model.facts["seen"])
         assert before <= seen and reached[-1] <= seen  # nothing that was saved is ever lost
-        assert all(line["seen"] <= seen + 16 for line in lines(run)[:-1])
+        assert all(line["seen"] <= seen + 16 for line in lines(run))  # no more than a step is lost
         reached.append(seen)
     assert reached[-1] > 16 * 20
     end = (reached[-1] // 48 + 1) * 48
     last = commands.start("resume", run, "--samples", str(end), "--device", "cpu")
     assert last.wait() == 0, last.said
     assert not list((run / "checkpoints").glob(".*"))
-    whole = digits(optim__rate="Constant", log_every="3")
-    with contextlib.redirect_stderr(io.StringIO()):
-        fit.start(whole, tmp_path / "b", RUN, samples=end)
+    whole = commands.start("train", "digits", *settings, "--samples", str(end), "--out", tmp_path / "b")
+    assert whole.wait() == 0, whole.said
     assert_same(tensors(tmp_path / "b"), tensors(run))
     assert lines(tmp_path / "b") == lines(run)
 
@@ -612,20 +614,24 @@ def test_a_full_disk_ends_a_run_with_one_line(commands: Commands, tmp_path: Path
     assert int(locate(run).name) == 320
 
 
-def test_a_width_is_made_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Stop(Fatal):
+    """A logger that asks its own process to end, as the system does."""
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        if seen == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_width_is_made_of_a_run_that_was_stopped(tmp_path: Path) -> None:
     """Not only of a finished one: its last checkpoint lies between two snapshots, and is one itself."""
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(fit, "PREVIEWS", 0)
     for name, widths in (("a", "0.05,0.1"), ("b", "0.05,0.1,0.075")):
-        recipe = digits(widths=widths, log_every="74", optim__rate="Constant")
-        with pytest.raises(Dead):
-            fit.start(recipe, tmp_path / name, RUN, samples=3200, loggers=[Fatal(16 * 74)])
-        assert locate(tmp_path / name).name == str(16 * 73)
-    assert not (tmp_path / "a" / "ema" / f"{16 * 73}.safetensors").exists()
-    made, tracked = (
-        torch.cat([v.flatten() for v in Model.load(tmp_path / r, weights=0.075).denoiser.state_dict().values()])
-        for r in ("a", "b")
-    )
+        recipe = digits(widths=widths, log_every="54", optim__rate="Constant")
+        with pytest.raises(fit.Interrupted):
+            fit.start(recipe, tmp_path / name, RUN, samples=160_000, loggers=[Stop(16 * 54)])
+        assert locate(tmp_path / name).name == str(16 * 54)
+    assert not (tmp_path / "a" / "ema" / f"{16 * 54}.safetensors").exists()
+    made, tracked = vector(tmp_path / "a", 0.075), vector(tmp_path / "b", 0.075)
     assert float((made - tracked).norm() / tracked.norm()) < 1e-2
 
 

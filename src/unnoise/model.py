@@ -321,13 +321,16 @@ def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[st
     tracked = contents.groups.get(f"ema-{width:g}")
     if tracked is None:
         seen = int(contents.facts.get("seen", 0))
-        snapshots: list[tuple[int, float, dict[str, Tensor]]] = []
-        for file in sorted((path / "ema").glob("*.safetensors"), key=lambda f: int(f.stem)):
-            if int(file.stem) <= seen:
-                snapshots += _snapshots(file)
-        if not snapshots:
-            have = sorted(k.removeprefix("ema-") for k in contents.groups if k.startswith("ema-"))
-            raise CheckpointError(f"{path} tracks averages of width {have} and has no snapshots to make {width:g} from")
+        own = {float(k.removeprefix("ema-")): v for k, v in contents.groups.items() if k.startswith("ema-")}
+        files = sorted((path / "ema").glob("*.safetensors"), key=lambda f: int(f.stem))
+        before = [f for f in files if int(f.stem) <= seen]
+        if not before:
+            raise CheckpointError(
+                f"{path} tracks averages of width {sorted(own)} and has no snapshots to make {width:g} from"
+            )
+        # A checkpoint mostly lies between two snapshots; its own averages are one more.
+        snapshots = [(seen, w, named) for w, named in own.items()]
+        snapshots += [s for f in before if int(f.stem) < seen for s in _snapshots(f)]
         try:
             tracked = reconstruct(snapshots, width, seen)
         except ValueError as e:

@@ -66,7 +66,8 @@ def _set(value: Any, path: list[str], full: str, text: str) -> Any:
     if rest:
         new = _set(current, rest, full, text)
     else:
-        new = parse(text, _hints(_class_of(value)).get(head, Any), current, full)
+        plain = type(current) if isinstance(current, bool | int | float | str) else Any  # no annotation: more of it
+        new = parse(text, _hints(_class_of(value)).get(head, plain), current, full)
     try:
         return value.replace(**{head: new}) if isinstance(value, Build) else dataclasses.replace(value, **{head: new})
     except (ValueError, TypeError) as e:

@@ -46,6 +46,16 @@ def test_words_are_bit_identical_and_normals_within_2_ulp_of_the_cpu():
     assert torch.equal(Rng.of(range(64)).uniform(like), Rng.of(range(64)).uniform(like.to(GPU)).cpu())
 
 
+def test_the_fused_kernel_gives_the_words_of_its_eager_twin():
+    from unnoise.core.philox import _rounds
+    from unnoise.core.philox_cuda import run
+
+    words = [(Rng.of(range(k, k + 4099)).key[:, k % 2] * (k + 1)) & 0xFFFFFFFF for k in range(6)]
+    eager = _rounds([w.to(GPU) for w in words])
+    assert all(torch.equal(a, b) for a, b in zip(eager, run([w.to(GPU) for w in words]), strict=True))
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(eager, philox(words[:4], words[4:]), strict=True))
+
+
 def test_a_batch_of_another_size_draws_the_same_noise_to_the_bit():
     like = torch.zeros(64, 3, 32, 32, device=GPU)
     whole = Rng.of(range(64)).normal(like)

@@ -10,48 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
 from torch import Tensor
 
 from unnoise.core.level import exact
+from unnoise.core.philox import philox
 
 _MASK = 0xFFFFFFFF
-_ROUNDS = 10
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-
 # The fourth word of a counter says what is drawn, so that draws of different kinds never share a number.
 _FOLD, _AXIS, _UNIFORM, _NORMAL, _UNIFORM_LOW = range(5)
-
-
-def philox(
-    counter: Sequence[Int64[Tensor, " ..."]], key: Sequence[Int64[Tensor, " ..."]]
-) -> list[Int64[Tensor, " ..."]]:
-    """Philox4x32-10.
-
-    Args:
-        counter: four int64 tensors of values in [0, 2^32), broadcast against each other and the key.
-        key: two such tensors.
-
-    Returns:
-        four int64 tensors of values in [0, 2^32).
-    """
-    words: list[Any] = [*counter, *key]
-    on_host = all(w.device.type == "cpu" for w in words)
-    if on_host:  # the same arithmetic through NumPy, whose calls on small arrays cost a fifth of torch's
-        words = [w.numpy().view(np.uint64) for w in words]
-    c0, c1, c2, c3, k0, k1 = words
-    for _ in range(_ROUNDS):
-        # The 64-bit products wrap into torch's sign bit; the masks take back the 32 bits that are meant.
-        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (p1 >> 32) & _MASK ^ c1 ^ k0, p1 & _MASK, (p0 >> 32) & _MASK ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    out = (c0, c1, c2, c3)
-    return [torch.from_numpy(np.asarray(c).view(np.int64)) for c in out] if on_host else list(out)
 
 
 def _words(key: Tensor, shape: Sequence[int], tag: int) -> Tensor:
