@@ -275,7 +275,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch"])
-@pytest.mark.parametrize("file", [W, f"{C}/groups/train.safetensors", "ema/320.safetensors"])
+@pytest.mark.parametrize("file", [W, f"{C}/groups/train.safetensors", "ema/208.safetensors"])
 def test_a_pickle_in_the_place_of_tensors_is_refused(
     golden_run: Path, how: str, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

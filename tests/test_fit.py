@@ -105,7 +105,7 @@ class Fatal:
 
 SERVER = """
 import json, os, resource, signal, sys, traceback
-import sklearn.datasets, torch
+import sklearn.datasets, torch, torch._dynamo  # which every optimiser imports, in two seconds
 torch.set_num_threads(1)
 from unnoise import cli, evaluate, export, fit, info, recipes
 for line in sys.stdin:

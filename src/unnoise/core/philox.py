@@ -1,8 +1,8 @@
 """Philox4x32-10, the counter-based generator under all randomness, on every kind of device the same words.
 
 Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". The arithmetic stands here once (`_rounds`). On a CPU
-NumPy runs it, whose calls on small arrays cost a fifth of torch's; elsewhere torch does. On CUDA one Triton kernel takes
-the place of some hundred and sixty.
+NumPy runs it, whose calls on small arrays cost a fifth of torch's; elsewhere torch does. On CUDA one Triton kernel
+takes the place of some hundred and sixty.
 """
 
 from __future__ import annotations
