@@ -18,7 +18,7 @@ demo: .venv/demo
 	@echo "  runs/demo/evaluation.json     the table above, with how it was measured"
 
 test: .venv/dev lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/dev
 	$(BIN)/ruff check .

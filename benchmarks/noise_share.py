@@ -21,8 +21,7 @@ from unnoise import recipes
 from unnoise.core.density import uniforms
 from unnoise.core.rng import Rng
 from unnoise.data.stream import batches
-from unnoise.fit import PRECISIONS, default_precision
-from unnoise.runtime import Runtime, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
 from unnoise.train import State, train
 
 

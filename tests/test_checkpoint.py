@@ -115,6 +115,63 @@ def test_what_a_kill_leaves_is_cleared_away(tmp_path: Path) -> None:
     assert float(read(folder).groups["ema-0.1"]["x"][0]) == 20 and locate(tmp_path) == folder
 
 
+CRASH = """
+import os, sys, traceback
+from pathlib import Path
+import torch
+from unnoise import checkpoint
+from unnoise.checkpoint import contents_of, commit, locate, read
+
+home = Path(sys.argv[1])
+def contents(value):
+    return contents_of({}, {"g": {"x": torch.full((8,), float(value))}, "h": {"y": torch.zeros(2)}}, {"seen": value})
+TOUCH = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
+def after(calls):
+    count = 0
+    def look(event, arguments):
+        nonlocal count
+        if event in TOUCH and arguments and str(home) in str(arguments[0]):
+            count += 1
+            if count > calls:
+                os._exit(9)
+    return look
+commit(home, 1, contents(1))
+commit(home, 2, contents(2))
+seen, crashes, calls = 2, 0, 0
+while True:
+    pid = os.fork()
+    if pid == 0:
+        sys.addaudithook(after(calls))
+        try:
+            commit(home, seen + 1, contents(seen + 1))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9), code
+    found = read(locate(home))
+    assert found.facts["seen"] in (seen, seen + 1) and found.groups["g"]["x"].tolist() == [found.facts["seen"]] * 8
+    assert locate(home).name == str(found.facts["seen"])
+    if code == 0:
+        break
+    seen, crashes, calls = found.facts["seen"], crashes + 1, calls + 1
+assert found.facts["seen"] == seen + 1
+print(crashes, sorted(f.name for f in (home / "checkpoints").iterdir()), seen + 1)
+"""
+
+
+def test_a_death_at_any_call_of_the_system_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """One process after the other dies at its 1st, 2nd, 3rd, .. touch of the disk; the next finds the old checkpoint
+    or the new one, whole, and clears up."""
+    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    crashes, _, rest = done.stdout.partition(" ")
+    names, _, last = rest.strip().rpartition(" ")
+    assert int(crashes) > 20
+    assert names == str([str(int(last) - 1), last])
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

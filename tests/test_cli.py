@@ -206,6 +206,14 @@ def test_a_folder_that_is_not_empty_is_left_alone(cli: Callable[..., Result], tm
     assert tree(tmp_path) == {"mine/thesis.txt": b"years of work", "file": b"x"}
 
 
+def test_a_place_that_cannot_be_written_is_named(cli: Callable[..., Result], tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    failed = cli("train", "digits", *SMALL, "--samples", 64, "--out", "file/run")
+    assert failed.code == 2 and re.match(r"unnoise: .*file/run", failed.err.splitlines()[-1])
+    refused(cli("sample", tiny, "--out", "file/x"), "file/x cannot be made")
+    assert tree(tmp_path) == {"file": b"x"}
+
+
 # Recipes in files -----------------------------------------------------------------------------------------------------
 
 RECIPE = '''

@@ -11,8 +11,8 @@ import torch
 
 from unnoise.errors import UserError
 from unnoise.export import export
-from unnoise.model import Model
 from unnoise.modality import Image, Plain
+from unnoise.model import Model
 from unnoise.sample import Ancestral
 
 
@@ -156,6 +156,14 @@ def test_places_that_are_not_ours_are_left_alone(model: Model, tmp_path: Path) -
     with pytest.raises(UserError, match="not a picture"):
         export(model, tmp_path / "x.png", 2, quiet=True)
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_failed_before_the_first_sample_does_not_stand_in_the_way(model: Model, tmp_path: Path) -> None:
+    for out in ("x.npz", "folder"):
+        with pytest.raises(FloatingPointError):
+            export(model, tmp_path / out, 2, quiet=True, guidance=1e30)
+        assert export(model, tmp_path / out, 2, quiet=True, guidance=2.0)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["folder", "x.npz"]
 
 
 def test_what_they_were_made_with_lies_beside_them(model: Model, tmp_path: Path) -> None:

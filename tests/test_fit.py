@@ -360,7 +360,7 @@ def vector(run: Path, weights: Any) -> Tensor:
 
 def test_a_third_width_is_made_afterwards(commands: Commands, tmp_path: Path) -> None:
     """Within 1e-2 of the one that is tracked on the way. Pitfall 20: which weights is explicit."""
-    settings = [*SETTINGS, "-s", "log_every=100", "-s", "batch=8", "--samples", "2400", "--device", "cpu"]
+    settings = [*SETTINGS, "-s", "log_every=100", "-s", "batch=8", "--samples", "1600", "--device", "cpu"]
     two, three = tmp_path / "two", tmp_path / "three"
     both = [
         commands.start("train", "digits", *settings, "-s", f"widths={widths}", "--out", run)
@@ -553,9 +553,9 @@ def locate_quietly(run: Path) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 1600 samples that nothing disturbed."""
+    """A run of 960 samples that nothing disturbed."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    fit.start(digits(), path, RUN, samples=1600)
+    fit.start(digits(), path, RUN, samples=960)
     return path
 
 
@@ -564,14 +564,14 @@ def test_a_run_that_is_stopped_is_saved_and_says_how_to_go_on(
     commands: Commands, whole: Path, tmp_path: Path, number: int, code: int
 ) -> None:
     run = tmp_path / "a"
-    command = commands.start("train", "digits", *SETTINGS, "--samples", "1600", "--out", run, "--device", "cpu")
+    command = commands.start("train", "digits", *SETTINGS, "--samples", "960", "--out", run, "--device", "cpu")
     until(lambda: len(lines(run)) >= 2)
     command.signal(number)
     assert command.wait() == code, command.said
     seen = int(locate(run).name)
     said = f"unnoise: stopped and saved after {seen} samples; go on with: unnoise resume {run}"
     assert command.said.splitlines()[-1] == said and "Traceback" not in command.said
-    assert 160 <= seen < 1600
+    assert 160 <= seen < 960
     after = commands.start("resume", run, "--device", "cpu")
     assert after.wait() == 0, after.said
     assert_same(tensors(whole), tensors(run))
@@ -642,10 +642,10 @@ SAME = [*SETTINGS, "-s", "model.net.dropout=0", "-s", "optim.eps=1e-4", "--devic
 
 
 def test_the_command_line_under_torchrun_is_one_process(whole_dry: Path, tmp_path: Path, record_property: Any) -> None:
-    """The same weights, losses and learning rates (pitfalls 22, 24), also where two processes are stopped by a Ctrl-C,
-    which reaches them twice, and one goes on."""
+    """The same weights, losses and learning rates (pitfalls 22, 24), also where two processes are stopped by a Ctrl-C
+    and one goes on."""
     run = tmp_path / "a"
-    train = [*TORCHRUN, "train", "digits", *SAME, "--samples", "1600", "--out", str(run)]
+    train = [*TORCHRUN, "train", "digits", *SAME, "--samples", "960", "--out", str(run)]
     process = subprocess.Popen(
         train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -657,7 +657,7 @@ def test_the_command_line_under_torchrun_is_one_process(whole_dry: Path, tmp_pat
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     seen = int(locate(run).name)
-    assert process.returncode != 0 and seen % 128 == 0 and 160 <= seen < 1600
+    assert process.returncode != 0 and seen % 128 == 0 and 160 <= seen < 960
     assert said.count(f"stopped and saved after {seen} samples; go on with: unnoise resume {run}") == 1
     two = read(locate(run))
     assert all(x.device.type == "cpu" for x in two.weights["model"].values())  # pitfall 25
@@ -681,8 +681,8 @@ def test_two_processes_go_on_where_one_stood(whole_dry: Path, tmp_path: Path) ->
     recipe = digits(**DRY)
     with pytest.raises(Dead), pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "SAVE_EVERY", 0.0)
-        fit.start(recipe, run, RUN, samples=1600, loggers=[Fatal(1200)])
-    assert locate(run).name == "1184"
+        fit.start(recipe, run, RUN, samples=960, loggers=[Fatal(640)])
+    assert locate(run).name == "624"
     done = subprocess.run(
         [*TORCHRUN, "resume", str(run), "--device", "cpu"], capture_output=True, text=True, timeout=120, check=False
     )
@@ -699,5 +699,5 @@ DRY = {"model__net__dropout": "0", "optim__eps": "1e-4"}
 def whole_dry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `whole`, without dropout, which is drawn by each process for itself."""
     path = tmp_path_factory.mktemp("whole") / "dry"
-    fit.start(digits(**DRY), path, RUN, samples=1600)
+    fit.start(digits(**DRY), path, RUN, samples=960)
     return path

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from unnoise import checkpoint
 from unnoise.checkpoint import CheckpointError
 from unnoise.core.parameterization import V
 from unnoise.data import Digits
-from unnoise.model import Model
 from unnoise.modality import Image, Plain
+from unnoise.model import Model
 from unnoise.sample import RK4, Ancestral, Euler, Heun
 from unnoise.spec import SpecError
 
@@ -263,7 +264,7 @@ def test_interpolation_ends_on_the_two_samples(smooth: Model) -> None:
     assert close(way[0], smooth.sample(1, seed=3, steps=6, label=2))
     assert close(way[4], smooth.sample(1, seed=8, steps=6, label=2))
     x = np.asarray(way)
-    jumps = [float(np.abs(a - b).mean()) for a, b in zip(x, x[1:], strict=False)]
+    jumps = [float(np.abs(a - b).mean()) for a, b in pairwise(x)]
     assert max(jumps) < 0.6 * float(np.abs(x[0] - x[4]).mean())  # the middle lies between
 
 
@@ -277,7 +278,7 @@ def test_a_saved_model_samples_the_same_bits(model: Model, tmp_path: Path) -> No
     assert again.facts["seen"] == 1920
     with pytest.raises(un.UserError, match="exists: choose another folder"):
         model.save(tmp_path / "m")
-    with pytest.raises(CheckpointError, match="no snapshots to make 0.1 from"):
+    with pytest.raises(CheckpointError, match=r"no snapshots to make 0\.1 from"):
         Model.load(tmp_path / "m", weights=0.1)
 
 
@@ -301,7 +302,7 @@ def test_weights_are_those_asked_for(tiny: Path, tmp_path: Path) -> None:
     alone = tmp_path / "checkpoint"
     shutil.copytree(tiny / "checkpoints" / "1920", alone)
     assert torch.equal(weights(None, alone), wide)
-    with pytest.raises(CheckpointError, match="tracks averages of width \\['0.05', '0.1'\\]"):
+    with pytest.raises(CheckpointError, match=r"tracks averages of width .*0\.05.*0\.1.* no snapshots"):
         weights(0.07, alone)
 
 

@@ -67,6 +67,7 @@ def dataclasses_of(package: str) -> list[type]:
     """The public frozen dataclasses that a package's modules define."""
     home = importlib.import_module(f"unnoise.{package}")
     names = [m.name for m in pkgutil.iter_modules(getattr(home, "__path__", []), f"{home.__name__}.")]
+    names = [n for n in names if not n.endswith("_cuda")]  # kernels, which need triton
     found = []
     for module in [home, *map(importlib.import_module, names)]:
         for k, v in vars(module).items():

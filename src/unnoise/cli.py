@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as e:
+        if e.filename is None:
+            raise
+        return _fail(str(e), 2)
     return 0
 
 
@@ -108,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--batch", type=int, default=256, help="samples at a time; the result does not depend on it")
     sample.add_argument("--deterministic", action="store_true", help="to the bit the same for any batch, and slower")
-    sample.add_argument("--out", type=Path, help="x.png: a grid; x.npz: an archive; else a folder (default RUN/out)")
+    sample.add_argument(
+        "--out", type=Path, help="x.png: a grid; x.npz: an archive; else a folder (default RUN/out, or ./out)"
+    )
     sample.set_defaults(run_command=_sample)
 
     evaluate = commands.add_parser("evaluate", help="measure a run's samples", description=_evaluate.__doc__)
@@ -230,7 +236,7 @@ def _sample(o: argparse.Namespace) -> None:
     model = _model(o)
     settings = _settings(o, model)
     cond = _conditions(o.cond)
-    out = o.out or o.run / "out"
+    out = o.out or (o.run / "out" if (o.run / "latest").is_file() else Path("out"))  # checkpoints are pruned
     quiet = not sys.stderr.isatty()
     settings |= {"deterministic": o.deterministic}
     try:
@@ -280,9 +286,11 @@ def _evaluate(o: argparse.Namespace) -> None:
     half = (len(data) + len(data.held_out["x"])) // 2
     if o.n < half:
         raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {o.n}")
+    print("training the judge on real data", file=sys.stderr)
     reader = recipe.judge(data.train, model.device)
     sets = []
     for i in range(o.repeats):
+        print(f"sampling {o.n} from seed {o.seed + i * o.n}", file=sys.stderr)
         samples = model.sample(o.n, seed=o.seed + i * o.n, **settings)
         sets.append((samples.raw, samples.cond[recipe.judge.label]))
     figures = evaluate.judged(sets, data, reader, recipe.judge.label)

@@ -112,12 +112,14 @@ def _claim(home: Path, made: Mapping[str, Any]) -> None:
     record = home / "samples.json"
     if record.is_file():
         there = read_json(record)
-        if there != made:
-            differing = [k for k in made if there.get(k) != made[k]]
+        if there == made:
+            return
+        if any(f != record for f in home.iterdir()):
+            differing = ", ".join(k for k in made if there.get(k) != made[k])
             raise UserError(
-                f"{home} holds samples made otherwise (another {', '.join(differing)}): choose another --out"
+                f"{home} holds samples made otherwise (another {differing}): choose another --out or remove it"
             )
-        return
+        record.unlink()  # it was stopped before the first sample
     if home.is_dir() and any(home.iterdir()):
         raise UserError(f"{home} exists and holds other things: choose another --out")
     try:

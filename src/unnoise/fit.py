@@ -32,12 +32,12 @@ from unnoise.log import JsonLines, Logger
 from unnoise.model import Model
 from unnoise.optim import snapshot_due
 from unnoise.recipe import Recipe
-from unnoise.runtime import Runtime, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
+from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import build, describe
 from unnoise.train import Progress, State, train
 from unnoise.version import __version__
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEASURED = 0.05
 """The share of its minutes in which a run measures its rate; then its number of samples is fixed."""
 SAVE_EVERY = 60.0
@@ -54,11 +54,6 @@ class Interrupted(UserError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-def default_precision(device: torch.device) -> str:
-    """bf16 on GPUs that have it, fp32 elsewhere; fp16 is never chosen for the user."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def start(
@@ -208,15 +203,19 @@ class Session:
         return self.before + time.monotonic() - self.begun
 
     def prepare(self) -> None:
-        """Check the first batch, say what is to come, compile: all before the first step."""
-        first = {k: v[: min(len(v), self.recipe.batch)] for k, v in self.data.train.items()}
+        """Check data and sampling settings, say what is to come, compile: all before the first step."""
         parts: dict[str, Any] = self.state.components
         codec: Any = parts.get("codec")
         conditioner: Any = parts.get("conditioner")
         if hasattr(codec, "check"):
-            codec.check(first["x"])
+            codec.check(self.data.train["x"])
         if conditioner is not None:
             conditioner.check({k: v for k, v in self.data.train.items() if k in conditioner.classes})
+        interval = getattr(parts["model"], "interval", None)
+        if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
+            levels = self.recipe.sampling.levels(interval)
+            check_interval(levels, interval)
+            plan(self.recipe.sampling.sampler, levels)
         self.run.shard(self.recipe.batch)
         if self.run.is_main:
             with self._memory():
@@ -287,7 +286,8 @@ class Session:
         for logger in self.loggers:
             logger.log(state.seen, values)
         rate = (state.seen - (bar.initial if bar is not None else 0)) / max(time.monotonic() - self.begun, 1e-9)
-        line = f"loss {values['loss']:.4f}  held out {values.get('held_out', float('nan')):.4f}"
+        held_out = f"  held out {values['held_out']:.4f}" if "held_out" in values else ""
+        line = f"loss {values['loss']:.4f}{held_out}"
         if bar is not None:
             bar.set_postfix_str(line)
         else:
@@ -307,7 +307,11 @@ class Session:
         if not self.run.is_main or "process" not in parts or not hasattr(parts["codec"], "grid"):
             return
         with self.state.averaged(self.recipe.average):
-            samples = self.model().sample(GRID)
+            try:
+                samples = self.model().sample(GRID)
+            except FloatingPointError:
+                say("the samples are not finite: training diverges, or has not found its feet; a lower optim.lr helps")
+                return
         samples.save(self.path / "samples" / f"{self.state.seen:09d}.png")
         for logger in self.loggers:
             logger.image(self.state.seen, "samples", samples.codec.grid(samples.raw))
@@ -343,13 +347,10 @@ class Session:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once.
-
-        Of several processes it does not: torchrun passes on the Ctrl-C that the terminal has sent to each already.
-        """
+        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.stopped is not None and self.run.world == 1:
+            if self.stopped is not None:
                 raise KeyboardInterrupt
             self.stopped = number
 

@@ -15,6 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unnoise.errors import UserError
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of the networks' matrix products, by name; None leaves them in float32."""
+
+
+def default_precision(device: torch.device) -> str:
+    """bf16 on GPUs that have it, fp32 elsewhere; fp16 is never chosen for the user."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
 
 def pick_device(name: str | None = None) -> torch.device:
     """The device by name; without one the fastest there is.

@@ -17,6 +17,10 @@ from unnoise.errors import UserError
 GOOD = np.linspace(0, 1, 40, dtype=np.float32).reshape(10, 4)
 
 
+def with_bad(where: np.ndarray, value: float) -> np.ndarray:
+    return np.where(where, value, GOOD)
+
+
 def test_digits_are_what_they_are_said_to_be() -> None:
     data = Digits().load()
     assert len(data) == 1438 and len(data.held_out["x"]) == 359
@@ -62,10 +66,10 @@ def test_a_permutation_is_one() -> None:
     assert sorted(permutation(1000, 1, 2).tolist()) == list(range(1000))
     assert permutation(50, 1, 2).tolist() != permutation(50, 2, 1).tolist()
     # Every place is as likely for every item.
-    places = torch.stack([permutation(4, i) for i in range(4000)])
+    places = torch.stack([permutation(4, i) for i in range(800)])
     for item in range(4):
         share = (places == item).double().mean(0)
-        assert float((share - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+        assert float((share - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 800) ** 0.5
 
 
 def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +131,10 @@ def test_numbers_of_any_kind(tmp_path: Path, kind: str, becomes: torch.dtype) ->
         ({"x": GOOD, "label": np.arange(9)}, "differ in length: {'x': 10, 'label': 9}"),
         ({"x": GOOD, "label": np.arange(11)}, "differ in length: {'x': 10, 'label': 11}"),
         (
-            {"x": np.where(GOOD == GOOD[7, 2], np.nan, GOOD)},
+            {"x": with_bad(GOOD[7, 2] == GOOD, np.nan)},
             "'x' holds NaN or infinity in 1 of 10 items, first in item 7",
         ),
-        ({"x": np.where(GOOD >= GOOD[4, 0], np.inf, GOOD)}, "in 6 of 10 items, first in item 4"),
+        ({"x": with_bad(GOOD[4, 0] <= GOOD, np.inf)}, "in 6 of 10 items, first in item 4"),
         ({"x": GOOD, "mass": np.where(np.arange(10) == 3, np.nan, 1)}, "'mass' holds NaN or infinity in 1 of 10"),
     ],
     ids=str,
@@ -141,7 +145,7 @@ def test_arrays_that_cannot_be_learned_from_are_refused(tmp_path: Path, arrays: 
 
 
 def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file: .*none.npz"):
+    with pytest.raises(UserError, match=r"no such file: .*none\.npz"):
         Arrays(str(tmp_path / "none.npz")).load()
     whole = saved(tmp_path, x=GOOD)
     content = Path(whole.path).read_bytes()
@@ -170,7 +174,7 @@ def test_a_data_set_checks_its_columns() -> None:
         Dataset({"y": x}, {"x": x})
     with pytest.raises(UserError, match="held_out data have no column 'x'"):
         Dataset({"x": x}, {})
-    with pytest.raises(UserError, match="differ in length: {'x': 4, 'label': 3}"):
+    with pytest.raises(UserError, match=r"differ in length: \{'x': 4, 'label': 3\}"):
         Dataset({"x": x, "label": torch.zeros(3)}, {"x": x})
     with pytest.raises(UserError, match="are empty"):
         Dataset({"x": x[:0]}, {"x": x})

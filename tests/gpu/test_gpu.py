@@ -16,11 +16,11 @@ from unnoise.core.denoiser import Preconditioned
 from unnoise.core.parameterization import V
 from unnoise.core.rng import Rng, philox
 from unnoise.data.stream import batches
-from unnoise.fit import default_precision, resume, start
+from unnoise.fit import resume, start
 from unnoise.model import Model
 from unnoise.nets import UNet
 from unnoise.override import override
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, default_precision
 from unnoise.train import State, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -1,0 +1,120 @@
+"""What the documentation tells a reader to type does what it says."""
+
+import argparse
+import ast
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from unnoise import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page."""
+    text = page.read_text(encoding="utf8")
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(page, text[: match.start()].count("\n") + 2, match[1], match[2])
+
+
+def is_python(block: Block) -> bool:
+    if block.language in ("python", "py"):
+        return True
+    try:  # a block of no language that is Python of ours
+        return block.language == "" and "un." in block.text and bool(ast.parse(block.text))
+    except SyntaxError:
+        return False
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every command line of ours: in blocks a line each (continued by a backslash), and in `code` within a sentence."""
+    for page in PAGES:
+        prose = page.read_text(encoding="utf8")
+        for block in blocks(page):
+            prose = prose.replace(block.text, "")
+            for line in block.text.replace("\\\n", " ").splitlines():
+                bare = line.strip().removeprefix("$ ")
+                if bare.startswith("unnoise ") and not is_python(block):
+                    yield str(block), bare
+        for inline in re.findall(r"`(unnoise [^`]+)`", prose):
+            yield str(page.relative_to(ROOT)), inline
+
+
+COMMANDS = sorted(set(commands()))
+
+
+def test_there_is_something_to_test() -> None:
+    assert any(is_python(b) for b in blocks(ROOT / "README.md"))
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize(("where", "command"), COMMANDS, ids=[c for _, c in COMMANDS])
+def test_a_command_is_understood(where: str, command: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, *arguments = shlex.split(command, comments=True)
+    parser = cli._parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as e:
+        assert e.code == 0, f"{where}: {command}"  # --help and --version
+        return
+    understood(options)
+
+
+def understood(o: argparse.Namespace) -> None:
+    """Values that the parser takes as text are of the kind that the command takes."""
+    from unnoise import recipes, sample
+    from unnoise.core.sampler import Sampler
+    from unnoise.override import override, parse
+
+    if "recipe" in o and o.recipe in recipes.names():
+        recipe = recipes.load(o.recipe)[0]
+        for assignment in o.set:
+            recipe = override(recipe, assignment)
+    if getattr(o, "sampler", None):
+        assert type(parse(o.sampler, Sampler, sample.Heun(), "--sampler")).__name__ in sample.__all__
+    if getattr(o, "cond", None):
+        assert cli._conditions(o.cond)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if any(map(is_python, blocks(p)))], ids=lambda p: p.name)
+def test_the_python_of_a_page_runs(
+    page: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From top to bottom, in one namespace, in an empty folder with a run in runs/digits."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny, "runs/digits")
+    names: dict[str, Any] = {"__name__": "readme"}
+    for block in blocks(page):
+        if not is_python(block):
+            continue
+        if re.search(r"^\s*(import|from) (wandb|mlflow)", block.text, re.MULTILINE):
+            compile(block.text, str(block), "exec")  # a library that is not ours to install
+            continue
+        if "import unnoise as un" not in block.text:
+            names.setdefault("un", __import__("unnoise"))
+        code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+        capsys.readouterr()
+        exec(code, names)
+        shown = capsys.readouterr().out.split()
+        # A line that ends in "# about 1" prints that.
+        promised = [float(v) for v in re.findall(r"^print\(.*# about (\S+)$", block.text, re.MULTILINE)]
+        assert len(promised) <= len(shown)
+        for value, said in zip(re.findall(r"-?\d+\.\d+", " ".join(shown)), promised, strict=False):
+            assert float(value) == pytest.approx(said, rel=0.1), str(block)
