@@ -317,7 +317,7 @@ def test_a_checkpoint_without_a_model_says_what_it_has(tmp_path: Path) -> None:
 
 def test_a_saved_model_is_no_run(tmp_path: Path) -> None:
     Model(Preconditioned(MLP(channels=2, width=8), Edm()), Plain((2,))).save(tmp_path / "m")
-    with pytest.raises(CheckpointError, match="is a model that was saved, not a run"):
+    with pytest.raises(CheckpointError, match="is a checkpoint or a saved model, not a run"):
         fit.resume(tmp_path / "m")
 
 

@@ -270,6 +270,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         own[k] = x.clone() if storage in storages else x  # tied weights: the format knows no sharing
         storages.add(storage)
     save_file(own, path)
+    path.chmod(0o644)  # the library's own mode would keep a shared run from its other readers
     _sync(path)
 
 

@@ -128,8 +128,10 @@ def resume(
     path, run = Path(path), run or Runtime(pick_device())
     contents = checkpoint.read(checkpoint.locate(path))
     facts = contents.facts
-    if "recipe" not in facts:
-        raise checkpoint.CheckpointError(f"{path} is a model that was saved, not a run: it has no recipe to go on with")
+    if not (path / "latest").is_file() or "recipe" not in facts:
+        raise checkpoint.CheckpointError(
+            f"{path} is a checkpoint or a saved model, not a run: name the run's own folder"
+        )
     recipe = build(facts["recipe"], types, lazy=True)
     data = recipe.data.load()
     state = State(recipe, facts["seed"], run.device, facts["total"], PRECISIONS[facts["precision"]])
@@ -347,10 +349,13 @@ class Session:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once.
+
+        Of several processes it does not: torchrun passes on the Ctrl-C that the terminal has sent to each already.
+        """
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.stopped is not None:
+            if self.stopped is not None and self.run.world == 1:
                 raise KeyboardInterrupt
             self.stopped = number
 
