@@ -39,7 +39,7 @@ def recipe() -> Recipe:
         objective=Denoising(density=LogNormalSigma(mean=-0.6, std=1.1), drop=0.1),
         optim=AdamW(lr=2e-3, rate=Trapezoid(warmup=4000, decay=0.5)),
         batch=64,
-        samples=64_000,
+        samples=54_400,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=10, guidance=1.2),
         judge=Classifier(codec, classes=10),
     )
