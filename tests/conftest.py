@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,6 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture(scope="session")
-def data_home() -> Path:
-    """Where real data sets lie; tests that need them are skipped with a reason where there are none."""
-    home = os.environ.get("UNNOISE_DATA", "")
-    if not home or not Path(home).is_dir():
-        pytest.skip("UNNOISE_DATA names no folder: the data sets are not here")
-    return Path(home)
 
 
 TINY = ("model.net.width=8", "model.net.head_width=8", "judge.samples=512", "judge.width=8")

@@ -293,6 +293,14 @@ SIGNED_NOT = {
 }
 
 
+@pytest.mark.parametrize("name", ["groups/extra.safetensors", "components/model/extra.json"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(golden_run: Path, name: str) -> None:
+    folder = checkpoint.locate(golden_run)
+    (folder / name).write_bytes(b"put here later")
+    with pytest.raises(CheckpointError, match=r"extra\..* is not in the manifest"):
+        checkpoint.read(folder)
+
+
 @pytest.mark.parametrize("name", SIGNED_NOT)
 def test_another_format_is_refused(tmp_path: Path, name: str) -> None:
     change, message = SIGNED_NOT[name]

@@ -123,8 +123,15 @@ def read(folder: Path) -> Contents:
     """
     manifest = _load_json(folder / "manifest.json")
     version = _version(manifest, folder)
-    for name, digest in manifest.get("files", {}).items():
+    files = manifest.get("files", {})
+    for name, digest in files.items():
         _verify(folder / name, digest)
+    for area in ("components", "groups"):
+        for file in sorted(f for f in (folder / area).rglob("*") if f.is_file()):
+            if file.relative_to(folder).as_posix() not in files:
+                raise CheckpointError(
+                    f"{file} is not in the manifest of its checkpoint: it was put there later; remove it"
+                )
     contents = Contents(facts=dict(manifest.get("facts", {})))
     for home in sorted(p for p in (folder / "components").glob("*") if p.is_dir()):
         part = _load_json(home / "manifest.json")

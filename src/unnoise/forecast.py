@@ -54,6 +54,7 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
         return t
 
     seconds = 0.0
+    buffers = [(b, b.clone()) for m in state.networks.values() for b in m.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for _ in range(2):  # the first pass pays for warming up
             began = time.perf_counter()
@@ -65,4 +66,7 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
             seconds = time.perf_counter() - began
     for m in state.networks.values():
         m.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
     return seconds * recipe.micro, sum(kept.values())
