@@ -1,7 +1,7 @@
 """Settings of the digits recipe beside each other: python benchmarks/tune_digits.py [--device cuda] [--processes 6]
 
 Each is trained on 64,000 samples unless it says otherwise, sampled with three guidance scales g from other seeds than
-those that are reported, and read by the recipe's judge. Writes benchmarks/results/tune_digits.jsonl, a line a combination;
+those that are reported, and read by the recipe's judge. Writes benchmarks/results/tune_digits.jsonl, a line each;
 fd, recall and near are ratios to those of real data.
 """
 
