@@ -46,6 +46,6 @@ def recipe() -> Recipe:
         optim=AdamW(lr=2e-3, rate=Trapezoid(warmup=4000, decay=0.5)),
         batch=64,
         samples=54_400,
-        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=10, guidance=1.2),
+        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=10, guidance=1.3),
         judge=Classifier(codec, classes=10),
     )
