@@ -1,4 +1,8 @@
-"""The examples and tutorials run to their ends, where each of them asserts its own numbers."""
+"""The examples and tutorials run to their ends, where each of them asserts its own numbers.
+
+Pitfall 26: training scripts needed a source install of an unreleased version. Here the trainer is library API and a
+recipe is a file: each script runs in a folder of its own against the installed package, of this very version.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +70,7 @@ def test_tutorial_runs_to_its_end(path: Path, tmp_path: Path) -> None:
     check_pictures(tmp_path / "pictures", path.stem)
 
 
-def test_a_recipe_of_ones_own_is_trained_and_sampled_from_the_command_line(tmp_path: Path) -> None:
+def test_pitfall_26_a_recipe_of_ones_own_is_trained_and_sampled_from_the_command_line(tmp_path: Path) -> None:
     recipe = ROOT / "examples" / "own_recipe.py"
     command = ["-m", "unnoise"]
     run(*command, "train", recipe, "--samples", "512", "--device", "cpu", "--out", "own", cwd=tmp_path)
