@@ -195,7 +195,7 @@ class Session:
     ) -> None:
         self.recipe, self.path, self.run, self.state, self.data = recipe, path, run, state, data
         self.facts, self.begun = dict(facts), time.monotonic()
-        self.before = float(facts["elapsed"])
+        self.before, self.first = float(facts["elapsed"]), state.seen
         self.loggers: list[Logger] = list(loggers)
         self.stopped: int | None = None
 
@@ -234,12 +234,12 @@ class Session:
         rows = run.shard(recipe.batch)
         stream = batches(self.data.train, recipe.batch, seed=state.seed, seen=state.seen, rows=rows, device=run.device)
         saved = time.monotonic()
-        began, first = time.monotonic(), state.seen
+        began = time.monotonic()
         with self._signals(), self._bar() as bar, self._memory():
             for progress in train(recipe, state, stream, run):
                 step = state.seen // recipe.batch
                 if state.total is None:
-                    self._fix_total(began, first)
+                    self._fix_total(began)
                 if bar is not None:
                     bar.total = state.total
                     bar.update(recipe.batch)
@@ -258,15 +258,15 @@ class Session:
             self.snapshot()
         self.save()
 
-    def _fix_total(self, began: float, first: int) -> None:
+    def _fix_total(self, began: float) -> None:
         """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is."""
         minutes, state = float(self.facts["minutes"]), self.state
         spent = time.monotonic() - began
         measured = self.run.broadcast(
-            self.elapsed >= MEASURED * 60 * minutes and state.seen - first >= 2 * self.recipe.batch
+            self.elapsed >= MEASURED * 60 * minutes and state.seen - self.first >= 2 * self.recipe.batch
         )
         if measured:
-            rate = (state.seen - first) / spent
+            rate = (state.seen - self.first) / spent
             more = self.run.broadcast(rate * max(0.0, 60 * minutes - self.elapsed))
             state.total = _whole(state.seen + round(more), self.recipe.batch)
             if self.run.is_main:
@@ -287,7 +287,7 @@ class Session:
         values |= {"seconds": round(self.elapsed, 2)}
         for logger in self.loggers:
             logger.log(state.seen, values)
-        rate = (state.seen - (bar.initial if bar is not None else 0)) / max(time.monotonic() - self.begun, 1e-9)
+        rate = (state.seen - self.first) / max(time.monotonic() - self.begun, 1e-9)
         held_out = f"  held out {values['held_out']:.4f}" if "held_out" in values else ""
         line = f"loss {values['loss']:.4f}{held_out}"
         if bar is not None:
@@ -371,7 +371,7 @@ class Session:
                 signal.signal(s, handler)
 
     def _stop_if_asked(self) -> None:
-        if self.run.any(self.stopped is not None):
+        if self.state.seen != self.state.total and self.run.any(self.stopped is not None):
             self.save()
             self.run.barrier()  # torchrun ends all processes as soon as one has ended
             raise Interrupted(

@@ -178,7 +178,7 @@ class Model:
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples on the way from one seed to another, along the great circle between their noises."""
-        settings = replace(self.settings(None, steps, None))
+        settings = self.settings(None, steps, None)
         if settings.sampler.stochastic:
             raise UserError(
                 f"{settings.sampler} draws noise in every step, so that neighbours differ: use an ODE solver"
