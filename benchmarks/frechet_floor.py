@@ -15,7 +15,7 @@ def main() -> None:
     recipe, _ = recipes.load("digits")
     data = recipe.data.load()
     assert recipe.judge is not None
-    judge = recipe.judge(data.train, torch.device("cpu"))
+    judge = recipe.judge.train(data.train, torch.device("cpu"))
     x, label = (torch.cat([data.train[k], data.held_out[k]]) for k in ("x", "label"))
     features, half = judge.features(x), len(x) // 2
     halves = halves_distance(features, 20).mean

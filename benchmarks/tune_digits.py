@@ -48,7 +48,7 @@ def measure(job: tuple[str, str]) -> list[dict[str, Any]]:
         recipe = override(recipe, assignment)
     data = recipe.data.load()
     assert recipe.judge is not None
-    judge = recipe.judge(data.train, device)
+    judge = recipe.judge.train(data.train, device)
     state = State(recipe, 0, device, -(-recipe.samples // recipe.batch) * recipe.batch)
     for _ in train(recipe, state, batches(data.train, recipe.batch, seed=0, device=device), Runtime(device)):
         pass

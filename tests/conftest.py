@@ -55,4 +55,4 @@ def judge() -> Any:
 
     recipe = recipes.load("digits")[0]
     assert recipe.judge is not None
-    return recipe.judge(recipe.data.load().train, torch.device("cpu"))
+    return recipe.judge.train(recipe.data.load().train, torch.device("cpu"))

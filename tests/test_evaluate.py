@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from unnoise import evaluate
 from unnoise.core.objective import EDGES, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.data import Digits
 from unnoise.data.dataset import Dataset, permutation
-from unnoise.evaluate import Figure, judged, loss_by_level
+from unnoise.evaluate import judged, loss_by_level
+from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.recipes import load
 
@@ -148,12 +148,3 @@ def test_repeats_give_the_mean_and_its_standard_error(data: Dataset, judge: Any)
 def test_too_few_samples_are_refused(data: Dataset, judge: Any) -> None:
     with pytest.raises(ValueError, match="needs 359 samples, got 300"):
         judged([(data.held_out["x"][:300], data.held_out["label"][:300])], data, judge)
-
-
-def test_the_table_shows_samples_real_data_and_their_ratio() -> None:
-    figures = [Figure("read", 0.9, 0.96, 0.0123), Figure("made up", 3.0)]
-    lines = evaluate.table(figures).splitlines()
-    assert lines[0].split() == ["samples", "real", "data", "ratio"]
-    assert lines[1].split() == ["read", "0.9000", "+-", "0.0123", "0.9600", "0.94"]
-    assert lines[2].split() == ["made", "up", "3.0000"]
-    assert evaluate.as_json(figures)[0] == {"name": "read", "samples": 0.9, "real": 0.96, "error": 0.0123}

@@ -17,13 +17,18 @@ from torch import nn
 import unnoise
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma, UniformTime
+from unnoise.core.discrete import Absorbing
 from unnoise.core.level import Level
 from unnoise.core.noise import ClippedLogSnr, TableIndex
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm, V
+from unnoise.core.process import Gaussian
+from unnoise.core.product import Product
 from unnoise.core.schedule import Cosine, Shifted, Table, ZeroTerminal
+from unnoise.core.space import ZeroCoM
 from unnoise.core.weight import EdmWeight, MinSnr
 from unnoise.data import Arrays
+from unnoise.errors import UserError
 from unnoise.judges import Classifier
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
@@ -38,6 +43,7 @@ from unnoise.spec import Build, SpecError, build, describe
 PACKAGES = ("sample", "core", "optim", "modality", "data", "judges", "recipe")
 # Values that carry what is not a value: functions, other denoisers, tensors, trained networks, loaded data.
 HELD = {"Cfg", "Interval", "TrainedClassifier", "Dataset", "Rng", "Step", "Normal", "Mixture", "Empirical"}
+HELD |= {"Known", "Trial"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "Table": {"betas": (0.1, 0.2, 0.3)},
     "TableIndex": {"table": Table((0.1, 0.2))},
@@ -45,6 +51,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Shifted": {"schedule": Cosine(), "shift": -1.5},
     "Image": {"shape": (3, 8, 4), "low": -1.5, "dtype": "float32"},
     "Plain": {"shape": (2,), "std": 2.0},
+    "Absorbing": {"vocabulary": 5},
+    "UniformTokens": {"vocabulary": 5},
+    "Product": {"parts": {"where": Gaussian(ZeroCoM()), "what": Absorbing(3)}},
+    "MaskedTokens": {"process": Absorbing(5)},
+    "Joint": {"process": Product({"a": Gaussian()}), "weights": {"a": MinSnr()}, "factors": {"a": 0.5}},
+    "LearnedVariance": {"mean": V()},
+    "Molecules": {"path": "x.xyz"},
+    "Recordings": {"path": "x", "length": 100, "rate": 8000},
     "Arrays": {"path": "x.npz", "held_out": 0.25},
     "Classifier": {"codec": Image(shape=(1, 8, 8)), "classes": 10},
     "InverseSqrt": {"warmup": 5, "reference": 7},
@@ -117,7 +131,7 @@ def test_every_number_of_a_value_is_kept(cls: type[Any]) -> None:
         for new in [not old] if isinstance(old, bool) else [old + 1, old / 2] if isinstance(old, int | float) else []:
             try:
                 changed = dataclasses.replace(value, **{f.name: type(old)(new)})
-            except (ValueError, TypeError, OverflowError):
+            except (ValueError, TypeError, OverflowError, UserError):
                 continue
             assert getattr(build(through_json(changed), lazy=True), f.name) == type(old)(new)
 

@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure a run's samples", description=_evaluate.__doc__)
     evaluate.add_argument("run", type=Path, metavar="RUN")
-    evaluate.add_argument("-n", type=int, default=1000, help="samples a repeat (default 1000)")
+    evaluate.add_argument("-n", type=int, help="samples a repeat (default: the judge's own, mostly 1000)")
     evaluate.add_argument("--repeats", type=int, default=1, help="sample seeds, for a standard error (default 1)")
     evaluate.add_argument("--seed", type=int, default=1_000_000, help="of the first sample (default 1000000)")
     evaluate.add_argument("--steps", type=int, help="number of steps")
@@ -246,7 +246,7 @@ def _sample(o: argparse.Namespace) -> None:
         stopped.exit_code = 130
         raise stopped from None
     if model.conditioner is not None and not cond:
-        print(f"no --cond: classes of {', '.join(model.conditioner.classes)} are uniform", file=sys.stderr)
+        print(f"no --cond: {', '.join(model.conditioner.names)} follow from the seeds", file=sys.stderr)
     print(f"{out}: {o.n} samples" + ("" if len(files) == 1 else f" in {len(files)} files"))
 
 
@@ -254,21 +254,30 @@ def _conditions(pairs: Sequence[str]) -> dict[str, Any]:
     cond: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        try:
-            cond[name] = "all" if text == "all" else [int(v) for v in text.split(",")]
-        except ValueError:
-            equals = ""
-        if not equals:
+        if not equals or not text:
             raise UserError(f"--cond {pair!r} is not understood: write label=3, label=0,1,2 or label=all")
+        cond[name] = "all" if text == "all" else [_number(name, v) for v in text.split(",")]
     return cond
+
+
+def _number(name: str, text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--cond {name}={text!r} is not understood: write label=3, label=0,1,2 or label=all") from None
 
 
 def _evaluate(o: argparse.Namespace) -> None:
     """Measure a run's samples, each figure beside that of held-out real data; writes RUN/evaluation.json."""
     import torch
 
-    from unnoise import evaluate
     from unnoise.checkpoint import replace_json
+    from unnoise.metrics.figure import as_json, table
+    from unnoise.recipe import Trial
     from unnoise.spec import build, describe
 
     _at_least_one("-n", o.n)
@@ -278,40 +287,28 @@ def _evaluate(o: argparse.Namespace) -> None:
     if "recipe" not in model.facts:
         raise UserError(f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by")
     recipe = build(model.facts["recipe"], _types(o), lazy=True)
-    if recipe.judge is None:
+    judge = recipe.judge
+    if judge is None:
         raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
-    if model.conditioner is None or recipe.judge.label not in model.conditioner.classes:
-        raise UserError(f"the judge reads {recipe.judge.label!r}, which {o.run} is not conditioned on")
-    data = recipe.data.load()
-    half = (len(data) + len(data.held_out["x"])) // 2
-    if o.n < half:
-        raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {o.n}")
-    print("training the judge on real data", file=sys.stderr)
-    reader = recipe.judge(data.train, model.device)
-    sets = []
-    for i in range(o.repeats):
-        print(f"sampling {o.n} from seed {o.seed + i * o.n}", file=sys.stderr)
-        samples = model.sample(o.n, seed=o.seed + i * o.n, **settings)
-        sets.append((samples.raw, samples.cond[recipe.judge.label]))
-    figures = evaluate.judged(sets, data, reader, recipe.judge.label)
+    trial = Trial(o.n or judge.count, o.repeats, o.seed, settings, lambda line: print(line, file=sys.stderr))
+    figures = judge(model, recipe.data.load(), trial)
     result = {
-        "figures": evaluate.as_json(figures),
+        "figures": as_json(figures),
         "protocol": {
-            "samples": o.n,
+            "samples": trial.n,
             "repeats": o.repeats,
             "seed": o.seed,
             "sampling": describe(model.settings(**settings)),
             "weights": model.facts["weights"] or model.facts.get("average"),
             "seen": model.facts.get("seen"),
-            "judge": describe(recipe.judge),
-            "splits": evaluate.SPLITS,
-            "neighbours": evaluate.NEIGHBOURS,
+            "judge": describe(judge),
+            **judge.protocol,
         },
         "device": str(model.device),
         "torch": torch.__version__,
     }
     replace_json(result, o.run / "evaluation.json")
-    print(evaluate.table(figures))
+    print(table(figures))
 
 
 def _info(o: argparse.Namespace) -> None:

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unnoise.core.level import exact
-from unnoise.core.objective import EDGES, Denoising, Objective, by_logsnr
+from unnoise.core.objective import EDGES, Objective, OverLevels, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Dataset, permutation
 from unnoise.metrics import half_distance, halves_distance, nearest_distances, recall
+from unnoise.metrics.figure import Figure, figure
 
 SPLITS = 20
 """Random halves of the real data that distances are averaged over."""
 NEIGHBOURS = 5
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured number beside that of real data.
-
-    Args:
-        name: what was measured.
-        samples: of the samples: the mean over repeats.
-        real: of held-out real data; None where there is no such thing.
-        error: standard error of `samples` over repeats; None for a single one.
-    """
-
-    name: str
-    samples: float
-    real: float | None = None
-    error: float | None = None
 
 
 @torch.no_grad()
@@ -69,7 +50,7 @@ def loss_by_level(
         index = torch.arange(start, min(start + 128, rows))
         batch = {k: v[index].to(device) for k, v in columns.items()}
         rng = Rng.of(index, device)
-        if isinstance(objective, Denoising):
+        if isinstance(objective, OverLevels):
             # The levels run through the density in another order than the rows, which may be sorted by class.
             u = (permutation(rows, 1)[index].double() + 0.5) / rows
             loss = objective.at(u.to(device, exact(device)), components, batch, rng)
@@ -120,34 +101,12 @@ def judged(sets: Sequence[tuple[Tensor, Tensor]], data: Dataset, reader: Any, la
         rows["nearest"].append(float(nearest_distances(_flat(x), _flat(train)).median()))
     worst = _worst(held_right, data.held_out[label])
     return [
-        _figure("read as asked", rows["read"], float(held_right.mean())),
-        _figure("worst class", rows["worst"], worst),
-        _figure("Frechet distance to half of the real data", rows["distance"], halves.mean),
-        _figure("recall", rows["recall"], held_recall),
-        _figure("distance to the nearest training item", rows["nearest"], float(held_nearest)),
+        figure("read as asked", rows["read"], float(held_right.mean())),
+        figure("worst class", rows["worst"], worst),
+        figure("Frechet distance to half of the real data", rows["distance"], halves.mean),
+        figure("recall", rows["recall"], held_recall),
+        figure("distance to the nearest training item", rows["nearest"], float(held_nearest)),
     ]
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as text: samples, real data, and the ratio of the two."""
-    width = max(len(f.name) for f in figures)
-    lines = [f"{'':{width}}  {'samples':>17}  {'real data':>9}  {'ratio':>6}"]
-    for f in figures:
-        error = f" +- {f.error:.4f}" if f.error is not None else ""
-        real = f"{f.real:9.4f}" if f.real is not None else ""
-        ratio = f"{f.samples / f.real:6.2f}" if f.real else ""
-        lines.append(f"{f.name:{width}}  {f.samples:.4f}{error:>11}  {real:>9}  {ratio:>6}")
-    return "\n".join(lines)
-
-
-def as_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """The figures for a file."""
-    return [asdict(f) for f in figures]
-
-
-def _figure(name: str, values: Sequence[float], real: float | None) -> Figure:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Figure(name, _mean(values), real, error)
 
 
 def _worst(right: Tensor, classes: Tensor) -> float:

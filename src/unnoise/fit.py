@@ -98,6 +98,9 @@ def start(
     data = recipe.data.load()
     total = None if minutes is not None else _whole(recipe.samples if samples is None else samples, recipe.batch)
     state = State(recipe, seed, run.device, total, PRECISIONS[precision])
+    measure = getattr(state.components["codec"], "measure", None)
+    if measure is not None:  # a codec with numbers of its own: the scale of latents
+        measure(data.train["x"])
     if parent is not None:
         _adopt(state, parent, types, run)
     facts = {"precision": precision, "compiled": compiled, "minutes": minutes, "elapsed": 0.0, "about": data.about}
@@ -134,9 +137,14 @@ def resume(
         )
     recipe = build(facts["recipe"], types, lazy=True)
     data = recipe.data.load()
-    state = State(recipe, facts["seed"], run.device, facts["total"], PRECISIONS[facts["precision"]])
-    for name, module in state.networks.items():
-        checkpoint.load_weights(module, contents.weights.get(name, {}), name)
+    state = State(
+        recipe,
+        facts["seed"],
+        run.device,
+        facts["total"],
+        PRECISIONS[facts["precision"]],
+        checkpoint.components(contents, types),
+    )
     state.load(contents.groups)
     state.seen = facts["seen"]
     if samples is not None:
@@ -212,7 +220,7 @@ class Session:
         if hasattr(codec, "check"):
             codec.check(self.data.train["x"])
         if conditioner is not None:
-            conditioner.check({k: v for k, v in self.data.train.items() if k in conditioner.classes})
+            conditioner.check({k: v for k, v in self.data.train.items() if k in conditioner.names})
         interval = getattr(parts["model"], "interval", None)
         if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
             levels = self.recipe.sampling.levels(interval)
@@ -301,7 +309,7 @@ class Session:
     def model(self) -> Model:
         """The model as it stands, sharing the weights in training."""
         parts, recipe = self.state.components, self.recipe
-        return Model(parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), recipe.sampling)
+        return Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), recipe.sampling)
 
     def preview(self) -> None:
         """A grid of samples, from the same seeds each time."""
@@ -338,6 +346,7 @@ class Session:
             "recipe": describe(recipe),
             "sampling": describe(recipe.sampling),
             "average": recipe.average,
+            "trains": list(recipe.trains),
             "seed": state.seed,
             "seen": state.seen,
             "total": state.total,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,23 +11,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint
+from unnoise import checkpoint, trained
 from unnoise.checkpoint import CheckpointError
 from unnoise.core.denoiser import Cond
 from unnoise.core.estimate import Estimate
-from unnoise.core.level import CLEAN, Level
+from unnoise.core.level import CLEAN, Level, over
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
-from unnoise.errors import UserError, nearest
-from unnoise.guide import Cfg, Interval
-from unnoise.optim import reconstruct
+from unnoise.errors import UserError
+from unnoise.guide import Cfg, Interval, Known
 from unnoise.recipe import Sampling
 from unnoise.sample.driver import sample
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 
-PRIOR, STEPS = 0, 1
+PRIOR, STEPS, COND, CODEC = range(4)
 """What the randomness of a row is for."""
 
 Weights = Literal["raw"] | float | None
@@ -40,7 +39,7 @@ class Model:
     Args:
         denoiser: the network as a denoiser.
         codec: between raw data and states; it knows their shape.
-        process: the kernels.
+        process: the kernels; None where the network is not a denoiser and nothing can be sampled: a codec, a judge.
         conditioner: what the denoiser may be told; None where nothing is.
         sampling: how it is sampled unless told otherwise.
         facts: what else is known of it: recipe, samples seen, ..
@@ -57,15 +56,23 @@ class Model:
     ) -> None:
         self.denoiser, self.codec, self.process, self.conditioner = denoiser, codec, process, conditioner
         self.sampling, self.facts = sampling, dict(facts or {})
+        self.more: dict[str, Any] = {}
+        """Further components of the run that it was loaded from, by name: a teacher."""
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next((p.device for p in self.denoiser.parameters()), torch.device("cpu"))
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The parts that have weights."""
+        return [m for m in (self.denoiser, self.codec, self.conditioner) if isinstance(m, nn.Module)]
+
     def to(self, device: torch.device | str) -> Model:
         """Move the weights; returns the model itself."""
-        self.denoiser.to(device)
+        for module in self.modules:
+            module.to(device)
         return self
 
     # Loading and saving ---------------------------------------------------------------------------------------------
@@ -86,22 +93,16 @@ class Model:
         Raises:
             CheckpointError: for a folder that is missing, empty, damaged, changed or foreign.
         """
-        path = Path(path)
-        folder = checkpoint.locate(path)
-        contents = checkpoint.read(folder)
+        contents = trained.load(Path(path), weights)
         if "model" not in contents.specs:
-            raise CheckpointError(f"{folder} has no component 'model', only {sorted(contents.specs)}")
+            raise CheckpointError(f"{path} has no component 'model', only {sorted(contents.specs)}")
         facts = contents.facts
-        if weights is None:
-            weights = facts.get("average", "raw")
-        if weights != "raw":
-            contents.weights["model"] = _average(path, contents, float(weights))
         parts = checkpoint.components(contents, types)
         sampling = build(facts["sampling"], types) if "sampling" in facts else Sampling()
-        model = Model(
-            parts["model"], parts["codec"], parts.get("process", Gaussian()), parts.get("conditioner"), sampling, facts
-        )
-        model.denoiser.eval()
+        model = Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), sampling, facts)
+        model.more = {k: v for k, v in parts.items() if k not in ("model", "codec", "process", "conditioner")}
+        for module in model.modules:
+            module.eval()
         return model.to(device)
 
     def save(self, path: str | Path) -> None:
@@ -158,9 +159,49 @@ class Model:
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
             *_, last = self._walk(seeds[rows], {k: v[rows] for k, v in conditions.items()}, settings)
-            raws.append(self.codec.decode(last.x).cpu())
-        raw = torch.cat(raws) if raws else self.codec.decode(torch.zeros(0, *self.codec.shape))
+            raws.append(self._decode(last.x, {k: v[rows] for k, v in conditions.items()}))
+        raw = torch.cat(raws) if raws else self._decode(self._blank(0), conditions)
         return Samples(raw, seeds, conditions, self.codec)
+
+    def inpaint(
+        self,
+        raw: Tensor,
+        mask: Tensor,
+        *,
+        seed: int = 0,
+        sampler: Sampler[Any] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        **cond: Any,
+    ) -> Samples:
+        """Raw data [N, ...] with what is not known drawn anew; what is known comes back to the bit.
+
+        Args:
+            raw: the data; where they are not known, anything.
+            mask: bool, broadcasts against raw; True = known.
+            seed: of the first row; the rest as for `sample`.
+            sampler: how to step.
+            steps: number of steps.
+            guidance: classifier-free guidance scale, 1 is off.
+            cond: conditions.
+
+        Raises:
+            UserError: for a mask that does not fit, and a codec that cannot say what is known of its states.
+        """
+        settings = self.settings(sampler, steps, guidance)
+        try:
+            mask = mask.expand(raw.shape)
+        except RuntimeError:
+            raise UserError(f"a mask of shape {tuple(mask.shape)} does not fit data of {tuple(raw.shape)}") from None
+        if not hasattr(self.codec, "known"):
+            raise UserError(f"{type(self.codec).__name__} cannot say what is known of a state where raw data are")
+        seeds, conditions = _seeds(len(raw), seed), self.conditions(len(raw), seed, cond)
+        clean = torch.where(mask, raw, torch.zeros_like(raw)).to(self.device)
+        y = self.codec.encode(clean, Rng.of(seeds, self.device).fold(CODEC))
+        known = (y, self.codec.known(mask.to(self.device)))
+        *_, last = self._walk(seeds, conditions, settings, known=known)
+        drawn = self._decode(last.x, conditions)
+        return Samples(torch.where(mask.cpu(), raw.cpu(), drawn), seeds, conditions, self.codec)
 
     def stream(
         self,
@@ -184,14 +225,17 @@ class Model:
                 f"{settings.sampler} draws noise in every step, so that neighbours differ: use an ODE solver"
             )
         rows, conditions = torch.tensor([first, last]), self.conditions(1, first, cond)
-        ends = self._noise(rows, settings).double()
+        ends = self._noise(rows, settings, self._process({}))
+        if not isinstance(ends, Tensor) or not ends.is_floating_point():
+            raise UserError("only states of one Gaussian tensor can be interpolated")
+        ends = ends.double()
         share = torch.linspace(0, 1, n, dtype=torch.float64, device=ends.device).reshape(-1, *(1,) * (ends.ndim - 1))
         cosine = nn.functional.cosine_similarity(ends[0].flatten(), ends[1].flatten(), dim=0).clamp(-1, 1)
         angle = cosine.arccos().clamp(min=1e-6)
         x = (((1 - share) * angle).sin() * ends[:1] + (share * angle).sin() * ends[1:]) / angle.sin()
         same = {k: v.expand(n) for k, v in conditions.items()}
         *_, step = self._walk(torch.full((n,), first), same, settings, x.float())
-        return Samples(self.codec.decode(step.x).cpu(), torch.full((n,), first), same, self.codec)
+        return Samples(self._decode(step.x, same), torch.full((n,), first), same, self.codec)
 
     def settings(
         self, sampler: Sampler[Tensor] | None = None, steps: int | None = None, guidance: float | None = None
@@ -209,47 +253,58 @@ class Model:
             if asked:
                 raise UserError(f"the model takes no conditions, got {sorted(asked)}")
             return {}
-        if not asked:
-            return dict(self.conditioner.uniform(_seeds(n, seed)))
-        known, given = self.conditioner.classes, {}
-        for k, v in asked.items():
-            if k not in known:
-                raise UserError(f"unknown condition {k!r}{nearest(k, known)}")
-            try:
-                values = torch.arange(known[k]) if isinstance(v, str) and v == "all" else torch.as_tensor(v).cpu()
-            except (TypeError, ValueError, RuntimeError):
-                values = torch.empty(0)
-            if not values.numel():
-                raise UserError(f'condition {k!r} is a number, a sequence of numbers, or "all"; got {v!r}')
-            given[k] = values.reshape(-1)[torch.arange(n) % values.numel()]
-        self.conditioner.check(given)
-        return given
+        return dict(self.conditioner.ask(asked, _seeds(n, seed)))
 
     def _walk(
-        self, seeds: Tensor, conditions: Mapping[str, Tensor], settings: Sampling, x: Tensor | None = None
-    ) -> Iterator[Step[Tensor]]:
-        rng = Rng.of(seeds, self.device)
-        x = self._noise(seeds, settings) if x is None else x
+        self,
+        seeds: Tensor,
+        conditions: Mapping[str, Tensor],
+        settings: Sampling,
+        x: Any = None,
+        known: tuple[Any, Any] | None = None,
+    ) -> Iterator[Step[Any]]:
+        rng, cond = Rng.of(seeds, self.device), self._cond(conditions, seeds)
+        process = self._process(cond)
+        denoise = self._guided(settings, process)
+        if known is not None:
+            denoise = Known(denoise, process, *known)
+        x = self._noise(seeds, settings, process) if x is None else x
         levels = settings.levels(self._interval)
-        yield from sample(
-            settings.sampler, self.process, self._guided(settings), x, levels, rng.fold(STEPS), self._cond(conditions)
-        )
+        yield from sample(settings.sampler, process, denoise, x, levels, rng.fold(STEPS), cond)
 
-    def _noise(self, seeds: Tensor, settings: Sampling) -> Tensor:
+    def _process(self, cond: Cond) -> Any:
+        """The process, bound to the mask among the conditions where there is one."""
+        if self.process is None:
+            raise UserError(f"a {type(self.denoiser).__name__} is not a denoiser: there is nothing to sample")
+        return self.process.bind(cond["mask"]) if "mask" in cond else self.process
+
+    def _blank(self, n: int) -> Any:
+        blank = self.codec.blank(n)
+        if isinstance(blank, Mapping):
+            return {k: v.to(self.device) for k, v in blank.items()}
+        return blank.to(self.device)
+
+    def _noise(self, seeds: Tensor, settings: Sampling, process: Any) -> Any:
         """The states from which sampling starts: noise at the grid's first level."""
-        zeros = torch.zeros(len(seeds), *self.codec.shape, device=self.device)
-        top = settings.levels(self._interval).at(0).to(dtype=zeros.dtype, device=self.device)
-        return self.process.forward(zeros, CLEAN, top, Rng.of(seeds, self.device).fold(PRIOR))
+        top = over(lambda g: g.at(0).to(dtype=torch.float32, device=self.device), settings.levels(self._interval))
+        return process.forward(self._blank(len(seeds)), CLEAN, top, Rng.of(seeds, self.device).fold(PRIOR))
 
-    def _cond(self, conditions: Mapping[str, Tensor]) -> Cond:
+    @torch.no_grad()
+    def _decode(self, x: Any, conditions: Mapping[str, Tensor]) -> Tensor:
+        """States as raw data on the CPU."""
+        cond = self._cond(conditions, _seeds(len(next(iter(conditions.values()), ())), 0))
+        return self.codec.decode(x, cond.get("mask")).cpu()
+
+    def _cond(self, conditions: Mapping[str, Tensor], seeds: Tensor) -> Cond:
         if self.conditioner is None:
             return {}
-        return {k: v.to(self.device) for k, v in self.conditioner.encode(conditions).items()}
+        raw = {k: v.to(self.device) for k, v in conditions.items()}
+        return self.conditioner.encode(raw, Rng.of(seeds, self.device).fold(COND))
 
-    def _guided(self, settings: Sampling) -> Any:
+    def _guided(self, settings: Sampling, process: Any) -> Any:
         if settings.guidance == 1 or self.conditioner is None:
             return self.denoiser
-        guided = Cfg(self.denoiser, self.process, self.conditioner.null, settings.guidance)
+        guided = Cfg(self.denoiser, process, self.conditioner.null, settings.guidance)
         if settings.low == -math.inf and settings.high == math.inf:
             return guided
         return Interval(guided, self.denoiser, settings.low, settings.high)
@@ -264,8 +319,9 @@ class Model:
     def denoise(self, x: Tensor, level: Level, *, guidance: float | None = None, **cond: Any) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
         settings = self.settings(None, None, guidance)
-        known = self._cond(self.conditions(len(x), 0, cond)) if cond else self._nothing(len(x))
-        return self._guided(settings)(x.to(self.device), level.to(device=self.device), known)
+        return self._guided(settings, self._process({}))(
+            x.to(self.device), level.to(device=self.device), self._told(len(x), cond)
+        )
 
     @torch.no_grad()
     def encode(
@@ -277,9 +333,11 @@ class Model:
         """
         settings = self.settings(sampler, steps, None)
         levels = settings.levels(self._interval)
+        if not isinstance(levels, Level):
+            raise UserError("only states of one Gaussian tensor have a noise that they come from")
         up = Level(levels.alpha[:-1].flip(0), levels.sigma[:-1].flip(0))  # all but the clean end, upside down
         x = self.codec.encode(raw.to(self.device), Rng.of(range(len(raw)), self.device))
-        known = self._cond(self.conditions(len(raw), 0, cond)) if cond else self._nothing(len(raw))
+        known = self._told(len(raw), cond)
         start = up.at(0).to(dtype=x.dtype, device=x.device)
         rng = Rng.of(range(len(raw)), self.device)
         *_, last = sample(
@@ -293,19 +351,19 @@ class Model:
         """Samples from given noise x [B, ...] (as `encode` gives), unguided; without conditions nothing is said."""
         settings = replace(self.settings(sampler, steps, None), guidance=1.0)
         n = len(x)
-        known = self._cond(self.conditions(n, 0, cond)) if cond else self._nothing(n)
+        known = self._told(n, cond)
         levels = settings.levels(self._interval)
         rng = Rng.of(range(n), self.device)
         *_, last = sample(settings.sampler, self.process, self.denoiser, x.to(self.device), levels, rng, known)
-        return Samples(
-            self.codec.decode(last.x).cpu(), torch.arange(n), self.conditions(n, 0, cond) if cond else {}, self.codec
-        )
+        conditions = self.conditions(n, 0, cond) if cond else {}
+        return Samples(self._decode(last.x, conditions), torch.arange(n), conditions, self.codec)
 
-    def _nothing(self, n: int) -> Cond:
-        """The conditions of n rows of which nothing is said."""
+    def _told(self, n: int, asked: Mapping[str, Any]) -> Cond:
+        """The conditions of n rows: what is asked for, or nothing said at all."""
         if self.conditioner is None:
             return {}
-        return dict(self.conditioner.null(self._cond(self.conditioner.uniform(torch.arange(n)))))
+        cond = self._cond(self.conditioner.ask(asked, _seeds(n, 0)), _seeds(n, 0))
+        return cond if asked else self.conditioner.null(cond)
 
 
 def _seeds(n: int, first: int) -> Tensor:
@@ -313,34 +371,3 @@ def _seeds(n: int, first: int) -> Tensor:
     if not -(2**63) <= first <= 2**63 - 1 - n:
         raise UserError(f"seeds are 64-bit integers, got {first} for the first of {n}")
     return torch.arange(first, first + n)
-
-
-def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[str, Tensor]:
-    """The model's averaged weights: as tracked, or made of the run's snapshots."""
-    prefix = "model."
-    tracked = contents.groups.get(f"ema-{width:g}")
-    if tracked is None:
-        seen = int(contents.facts.get("seen", 0))
-        own = {float(k.removeprefix("ema-")): v for k, v in contents.groups.items() if k.startswith("ema-")}
-        files = sorted((path / "ema").glob("*.safetensors"), key=lambda f: int(f.stem))
-        before = [f for f in files if int(f.stem) <= seen]
-        if not before:
-            raise CheckpointError(
-                f"{path} tracks averages of width {sorted(own)} and has no snapshots to make {width:g} from"
-            )
-        # A checkpoint mostly lies between two snapshots; its own averages are one more.
-        snapshots = [(seen, w, named) for w, named in own.items()]
-        snapshots += [s for f in before if int(f.stem) < seen for s in _snapshots(f)]
-        try:
-            tracked = reconstruct(snapshots, width, seen)
-        except ValueError as e:
-            raise UserError(str(e)) from e
-    return {k.removeprefix(prefix): v for k, v in tracked.items() if k.startswith(prefix)}
-
-
-def _snapshots(file: Path) -> Sequence[tuple[int, float, dict[str, Tensor]]]:
-    by_width: dict[float, dict[str, Tensor]] = {}
-    for key, tensor in checkpoint.load_tensors(file).items():
-        width, _, name = key.partition("/")
-        by_width.setdefault(float(width), {})[name] = tensor
-    return [(int(file.stem), width, named) for width, named in by_width.items()]

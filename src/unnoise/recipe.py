@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unnoise.core.condition import Codec, Conditioner
+from unnoise.core.condition import Conditioner
 from unnoise.core.denoiser import Preconditioned
-from unnoise.core.level import Level
+from unnoise.core.level import Levels
 from unnoise.core.objective import Denoising, Objective
 from unnoise.core.sampler import Sampler
-from unnoise.data.dataset import Source
+from unnoise.data.dataset import Dataset, Source
+from unnoise.metrics.figure import Figure
 from unnoise.optim import AdamW
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, UniformGrid
-from unnoise.spec import Build
+from unnoise.spec import Build, Pending
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Sampling:
         high: highest log-SNR at which guidance acts.
     """
 
-    sampler: Sampler[Tensor] = Heun()
+    sampler: Sampler[Any] = Heun()
     grid: Grid = UniformGrid()
     steps: int = 20
     guidance: float = 1.0
@@ -47,7 +48,7 @@ class Sampling:
         if not torch.isfinite(torch.tensor(self.guidance)):
             raise ValueError(f"guidance must be finite, got {self.guidance}")
 
-    def levels(self, interval: tuple[float, float]) -> Level:
+    def levels(self, interval: tuple[float, float]) -> Levels:
         """The grid for a denoiser trained in `interval`."""
         return self.grid(self.steps, interval)
 
@@ -69,25 +70,44 @@ class Phase:
     every: int = 1
 
 
+@dataclass(frozen=True)
+class Trial:
+    """How a model is measured.
+
+    Args:
+        n: samples a repeat.
+        repeats: for a standard error, each from seeds of its own.
+        seed: of the first sample.
+        settings: of sampling, in the place of the model's own.
+        say: where to tell what is being done.
+    """
+
+    n: int
+    repeats: int = 1
+    seed: int = 1_000_000
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda line: None
+
+
 @runtime_checkable
 class Judge(Protocol):
-    """Reads samples: a classifier, or whatever gives features to compare them by."""
+    """Measures a trained model, each figure beside the same figure of real data.
 
-    def __call__(self, columns: Mapping[str, Tensor], device: torch.device, /) -> Reader:
-        """The judge, trained on real data."""
+    count: samples a repeat, unless the user says otherwise.
+    """
+
+    @property
+    def count(self) -> int:
+        """See above."""
         ...
 
-
-@runtime_checkable
-class Reader(Protocol):
-    """A trained judge."""
-
-    def features(self, x: Tensor) -> Tensor:
-        """[N, F] features of raw data [N, ...]."""
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What the figures depend on besides the judge's own fields: versions of rules, fixed numbers."""
         ...
 
-    def read(self, x: Tensor) -> Tensor:
-        """int64 [N]: the class that each is read as."""
+    def __call__(self, model: Any, data: Dataset, trial: Trial, /) -> Sequence[Figure]:
+        """The figures of a `Model`; Raises UserError where it cannot be measured so."""
         ...
 
 
@@ -99,7 +119,7 @@ class Recipe:
         name: what the run is called.
         data: where the data come from.
         model: the denoiser (or whatever is trained), not yet constructed.
-        codec: between raw data and states.
+        codec: between raw data and states: a `Codec`, or a `Pending` one.
         objective: the loss.
         conditioner: what the model may be told besides; None where nothing is.
         optim: the optimiser of the model.
@@ -109,17 +129,18 @@ class Recipe:
         widths: relative widths of the weight averages; any other can be made from two of them afterwards.
         average: the width that is sampled from.
         sampling: how the model is sampled unless told otherwise.
-        judge: what reads its samples in `evaluate`.
+        judge: what measures it in `evaluate`.
         patience: steps with non-finite gradients in a row after which training ends.
         log_every: steps between two lines of the log.
         more: further components by name, for objectives that need them.
         phases: further losses, each with components and an optimiser of its own, after that of the model.
+        trains: names of the components that the model's own phase trains.
     """
 
     name: str
     data: Source
-    model: Build[Any]
-    codec: Codec
+    model: Pending
+    codec: Any
     objective: Objective = Denoising()
     conditioner: Conditioner | None = None
     optim: AdamW = field(default_factory=AdamW)
@@ -134,6 +155,7 @@ class Recipe:
     log_every: int = 50
     more: Mapping[str, Any] = field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
+    trains: tuple[str, ...] = ("model",)
 
     def __post_init__(self) -> None:
         for name in ("batch", "micro", "samples", "patience", "log_every"):
@@ -147,27 +169,27 @@ class Recipe:
     def components(self) -> dict[str, Any]:
         """Fresh components by name: modules constructed with fresh weights, values as they are."""
         values = {"model": self.model, "codec": self.codec, "conditioner": self.conditioner, **self.more}
-        if isinstance(self.objective, Denoising):
-            values["process"] = self.objective.process
-        if isinstance(self.objective, Denoising) and self.model.cls is Preconditioned:
+        process, density = (getattr(self.objective, k, None) for k in ("process", "density"))
+        if process is not None:
+            values["process"] = process
+        if density is not None and isinstance(self.model, Build) and self.model.cls is Preconditioned:
             # The trained interval follows from the density, unless the recipe states a wider one.
-            values["model"] = Build(Preconditioned, **{"interval": self.objective.density.interval, **self.model.args})
-        built = {k: v() if isinstance(v, Build) else v for k, v in values.items() if v is not None}
-        self._check(built.get("model"))
+            values["model"] = Build(Preconditioned, **{"interval": density.interval, **self.model.args})
+        built = {k: v() if isinstance(v, Pending) else v for k, v in values.items() if v is not None}
+        if density is not None:
+            _check_interval(built.get("model"), density.interval)
         return built
-
-    def _check(self, model: nn.Module | None) -> None:
-        """A density must stay inside the interval that the denoiser states, as a sampling grid must."""
-        inside = getattr(model, "interval", None)
-        if inside is None or not isinstance(self.objective, Denoising):
-            return
-        low, high = self.objective.density.interval
-        if low < inside[0] - 1e-6 or high > inside[1] + 1e-6:
-            raise ValueError(
-                f"the density draws log-SNR in [{low:.4g}, {high:.4g}], the denoiser is for [{inside[0]:.4g}, "
-                f"{inside[1]:.4g}]: set model.interval, or the density's ends"
-            )
 
     def all_phases(self) -> tuple[Phase, ...]:
         """The model's own phase, and the others."""
-        return (Phase(self.objective, ("model",), self.optim), *self.phases)
+        return (Phase(self.objective, self.trains, self.optim), *self.phases)
+
+
+def _check_interval(model: nn.Module | None, interval: tuple[float, float]) -> None:
+    """A density must stay inside the interval that the denoiser states, as a sampling grid must."""
+    inside = getattr(model, "interval", None)
+    if inside is not None and (interval[0] < inside[0] - 1e-6 or interval[1] > inside[1] + 1e-6):
+        raise ValueError(
+            f"the density draws log-SNR in [{interval[0]:.4g}, {interval[1]:.4g}], the denoiser is for "
+            f"[{inside[0]:.4g}, {inside[1]:.4g}]: set model.interval, or the density's ends"
+        )

@@ -48,7 +48,7 @@ class Samples:
 
     def name(self, row: int) -> str:
         """A file name for a row: its seed and its conditions."""
-        said = "".join(f"-{k}{int(v[row])}" for k, v in self.cond.items() if v.ndim == 1)
+        said = "".join(f"-{k}{v[row].item():g}" for k, v in self.cond.items() if v.ndim == 1)
         return f"seed{int(self.seeds[row]):06d}{said}{self.codec.suffix}"
 
     def save(self, path: str | Path) -> list[Path]:

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -28,15 +29,23 @@ class SpecError(UserError):
     """A value cannot be described, or a description cannot be built."""
 
 
-class Build(Generic[T]):
+class Pending(ABC):
+    """A component of a recipe that is made when a run begins."""
+
+    @abstractmethod
+    def __call__(self) -> Any:
+        """The component."""
+
+
+class Build(Pending, Generic[T]):
     """A module that is described but not yet constructed: ``Build(UNet, channels=1)()`` is ``UNet(channels=1)``.
 
     Recipes hold these, so that a recipe is a light value and every run begins with fresh weights.
 
     Args:
         cls: the class of the module.
-        args: arguments of its constructor, by name; checked against its signature at once. `Build`s among them are
-            constructed too.
+        args: arguments of its constructor, by name; checked against its signature at once. `Pending` ones among them
+            are made too.
 
     Raises:
         TypeError: for an argument that the constructor does not have, or one it lacks.
@@ -49,7 +58,7 @@ class Build(Generic[T]):
 
     def __call__(self) -> T:
         """The module, with fresh weights."""
-        return self.cls(**{k: v() if isinstance(v, Build) else v for k, v in self.args.items()})
+        return self.cls(**{k: v() if isinstance(v, Pending) else v for k, v in self.args.items()})
 
     def replace(self, **args: Any) -> Build[T]:
         """The same with other arguments."""

@@ -54,13 +54,21 @@ class State:
         device: where.
         total: samples to see; None where it is not yet fixed.
         precision: dtype of the networks' matrix products; None: float32. float16 brings a loss scale.
+        components: those of a checkpoint, to go on with; None: fresh ones.
     """
 
     def __init__(
-        self, recipe: Recipe, seed: int, device: torch.device, total: int | None, precision: torch.dtype | None = None
+        self,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        total: int | None,
+        precision: torch.dtype | None = None,
+        components: Mapping[str, Any] | None = None,
     ) -> None:
-        with _own_generators(device, seed):
-            components = recipe.components()
+        if components is None:
+            with _own_generators(device, seed):
+                components = recipe.components()
         self.components = {k: v.to(device) if isinstance(v, nn.Module) else v for k, v in components.items()}
         self.phases = recipe.all_phases()
         for phase in self.phases:
@@ -74,8 +82,8 @@ class State:
         self.ema = Ema(self.named, recipe.widths)
         self.seen, self.total, self.seed = 0, total, seed
         self.scale = LossScale(device) if precision == torch.float16 else None
-        self.window = torch.zeros(3, len(EDGES) + 1, dtype=torch.float32, device=device)
-        """Since the last line of the log, by bin of log-SNR: sum of losses, of weighted losses, count."""
+        self.window = torch.zeros(len(self.phases), 3, len(EDGES) + 1, dtype=torch.float32, device=device)
+        """Of each phase since the last line of the log, by bin of log-SNR: sum of losses, of weighted ones, count."""
         self.bad = torch.zeros(len(self.phases), 3, dtype=torch.int32, device=device)
         """Of each phase, the steps skipped: in a row until now, most in a row, in all."""
 
@@ -85,9 +93,14 @@ class State:
         return {k: v for k, v in self.components.items() if isinstance(v, nn.Module)}
 
     @property
+    def trained(self) -> dict[str, nn.Module]:
+        """The networks that some phase trains; all others stay as they are."""
+        return {name: self.components[name] for phase in self.phases for name in phase.modules}
+
+    @property
     def named(self) -> dict[str, Tensor]:
-        """Parameters and buffers of all networks, as "component.name"; the live tensors."""
-        return {f"{k}.{name}": x for k, m in self.networks.items() for name, x in m.state_dict().items()}
+        """Parameters and buffers of the trained networks, as "component.name"; the live tensors."""
+        return {f"{k}.{name}": x for k, m in self.trained.items() for name, x in m.state_dict().items()}
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
         """All state besides the weights, as named tensors for a checkpoint."""
@@ -144,12 +157,14 @@ class State:
 
     def read_window(self, run: Runtime) -> dict[str, Any]:
         """The losses since the last call, over all processes; the window starts anew. Waits for the device."""
-        value, weighted, count = run.mean(self.window).cpu().double()
+        window = run.mean(self.window).cpu().double()
         self.window.zero_()
-        total = float(count.sum())
+        sums = window.sum(2).tolist()
+        means = [weighted / count if count else math.nan for _, weighted, count in sums]
+        more = {f"loss_{'+'.join(p.modules)}": m for p, m in zip(self.phases[1:], means[1:], strict=True)}
+        value, _, count = window[0]
         by_level = [float(v / c) if c > 0 else None for v, c in zip(value, count, strict=True)]
-        mean = float(weighted.sum()) / total if total else math.nan
-        return {"loss": mean, "loss_by_logsnr": by_level, "skipped": int(self.bad[:, 2].sum())}
+        return {"loss": means[0], "loss_by_logsnr": by_level, **more, "skipped": int(self.bad[:, 2].sum())}
 
 
 def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) -> Iterator[Progress]:
@@ -170,8 +185,8 @@ def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) 
     """
     phases = [_Phase(phase, j, state, run) for j, phase in enumerate(state.phases)]
     check_every = min(recipe.log_every, recipe.patience)
-    for module in state.networks.values():
-        module.train()
+    for name, module in state.networks.items():
+        module.train(name in state.trained)
     source = iter(batches)
     while state.total is None or state.seen < state.total:
         batch = next(source)
@@ -256,8 +271,7 @@ class _Phase:
         bad = state.bad[self.number]
         streak = torch.where(finite, 0, bad[0] + 1)
         bad.copy_(torch.stack([streak, torch.maximum(bad[1], streak), bad[2] + ~finite]))
-        if self.number == 0:
-            state.window += torch.where(finite, by_logsnr(loss), 0.0)
+        state.window[self.number] += torch.where(finite, by_logsnr(loss), 0.0)
 
 
 class _Call(nn.Module):

@@ -194,15 +194,11 @@ def test_the_optimum_on_normal_data_is_the_closed_form_denoiser(p: Any, logsnr: 
 class Labels:
     """A conditioner of integer labels; -1 says nothing."""
 
-    def encode(self, raw: Any) -> dict[str, Tensor]:
+    def encode(self, raw: Any, rng: Rng) -> dict[str, Tensor]:
         return {"label": raw["label"]}
 
     def null(self, cond: Any) -> dict[str, Tensor]:
         return {"label": torch.full_like(cond["label"], -1)}
-
-    def drop(self, cond: Any, rng: Rng, p: float) -> dict[str, Tensor]:
-        gone = rng.uniform(torch.zeros(len(rng))) < p
-        return {"label": torch.where(gone, -torch.ones_like(cond["label"]), cond["label"])}
 
 
 def test_drop_nulls_its_share_of_rows() -> None:

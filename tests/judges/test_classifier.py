@@ -11,7 +11,7 @@ from unnoise.data import Digits
 from unnoise.judges import Classifier
 from unnoise.judges.classifier import Classification, shifted
 from unnoise.modality import Image
-from unnoise.recipe import Judge, Reader
+from unnoise.recipe import Judge
 from unnoise.spec import build, describe
 
 CODEC = Image((1, 8, 8), 0, 16)
@@ -43,7 +43,7 @@ def test_features_do_not_depend_on_the_chunks(judge: Any) -> None:
 def test_training_is_a_function_of_the_seed() -> None:
     train = Digits().load().train
     small = Classifier(CODEC, 10, width=4, samples=256, batch=64)
-    a, b, c = (replace(small, seed=seed)(train, torch.device("cpu")).features(train["x"][:20]) for seed in (0, 0, 1))
+    a, b, c = (replace(small, seed=seed).train(train, torch.device("cpu")).features(train["x"][:20]) for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -53,15 +53,10 @@ def test_it_is_a_judge_and_a_value() -> None:
     assert judge.recipe(None).samples == 40_064  # whole batches
 
 
-def test_the_judge_is_a_reader(judge: Any) -> None:
-    assert isinstance(judge, Reader)
-    assert not judge.net.training
-
-
 def test_labels_of_another_name(judge: Any) -> None:
     train = Digits().load().train
     columns = {"x": train["x"][:128], "digit": train["label"][:128]}
-    reader = Classifier(CODEC, 10, label="digit", width=4, samples=128, batch=64)(columns, torch.device("cpu"))
+    reader = Classifier(CODEC, 10, label="digit", width=4, samples=128, batch=64).train(columns, torch.device("cpu"))
     assert reader.read(columns["x"]).shape == (128,)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from unnoise.core.condition import drop
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.modality import Labels
@@ -33,7 +34,7 @@ def test_uint8_labels_become_int64() -> None:
 def test_dropping_takes_rows_whole_at_the_stated_rate() -> None:
     n, p = 20_000, 0.1
     cond = {"label": torch.arange(n) % 10, "style": torch.arange(n) % 3}
-    dropped = LABELS.drop(cond, Rng.of(range(n)), p)
+    dropped = drop(cond, LABELS.null(cond), Rng.of(range(n)), p)
     gone = dropped["label"] == 10
     assert torch.equal(gone, dropped["style"] == 3)  # all attributes of a row together
     assert abs(float(gone.double().mean()) - p) < 5 * (p * (1 - p) / n) ** 0.5
@@ -43,10 +44,19 @@ def test_dropping_takes_rows_whole_at_the_stated_rate() -> None:
 
 def test_dropping_is_a_function_of_the_row() -> None:
     cond = {"label": torch.arange(100) % 10}
-    whole = Labels().drop(cond, Rng.of(range(100)), 0.5)["label"]
-    part = Labels().drop({"label": cond["label"][40:60]}, Rng.of(range(40, 60)), 0.5)["label"]
-    assert torch.equal(whole[40:60], part)
-    assert torch.equal(Labels().drop(cond, Rng.of(range(100)), 0.0)["label"], cond["label"])
+    null = Labels().null(cond)
+    whole = drop(cond, null, Rng.of(range(100)), 0.5)["label"]
+    some = [{"label": c["label"][40:60]} for c in (cond, null)]
+    assert torch.equal(whole[40:60], drop(*some, Rng.of(range(40, 60)), 0.5)["label"])
+    assert torch.equal(drop(cond, null, Rng.of(range(100)), 0.0)["label"], cond["label"])
+
+
+def test_dropping_broadcasts_over_conditions_of_any_shape() -> None:
+    cond = {"vector": torch.ones(50, 3), "mask": torch.arange(4) < torch.arange(50)[:, None] % 4 + 1}
+    null = {"vector": torch.zeros(50, 3), "mask": cond["mask"]}
+    dropped = drop(cond, null, Rng.of(range(50)), 0.5)
+    assert torch.equal(dropped["mask"], cond["mask"])  # what exists is not a thing that is said
+    assert {tuple(row) for row in dropped["vector"].tolist()} == {(0.0, 0.0, 0.0), (1.0, 1.0, 1.0)}
 
 
 def test_uniform_is_balanced_in_any_stretch_and_a_function_of_the_seed() -> None:

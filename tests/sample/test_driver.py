@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,10 @@ import unnoise.sample
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.estimate import Estimate
 from unnoise.core.exact import Empirical, Mixture, Normal
-from unnoise.core.level import CLEAN, Level
+from unnoise.core.level import CLEAN, Level, part
 from unnoise.core.parameterization import V
 from unnoise.core.process import Gaussian
+from unnoise.core.product import Product
 from unnoise.core.rng import Rng
 from unnoise.core.schedule import Cosine, Rectified
 from unnoise.core.space import ZeroCoM
@@ -363,36 +363,20 @@ def test_a_denoiser_may_turn_gradients_on() -> None:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A process of two Gaussian parts: a mapping of states, levels and estimates."""
+class Numbered(Gaussian):
+    """The process of one part alone, with the randomness that a Product gives to its part of this number."""
 
-    inner: Gaussian = Gaussian()
+    number: int = 0
 
-    def forward(self, x: Any, src: Any, dst: Any, rng: Rng) -> Any:
-        return {k: self.inner.forward(x[k], _of(src, k), _of(dst, k), rng) for k in x}
-
-    def backward(self, x: Any, est: Any, src: Any, dst: Any, rng: Rng, *, eta: float = 1.0, var: Any = "small") -> Any:
-        return {k: self.inner.backward(x[k], est[k], _of(src, k), _of(dst, k), rng, eta=eta, var=var) for k in x}
-
-    def project(self, est: Any) -> Any:
-        return {k: self.inner.project(e) for k, e in est.items()}
-
-    def mix(self, ests: Sequence[Any], weights: Sequence[Any]) -> Any:
-        return {k: self.inner.mix([e[k] for e in ests], weights) for k in ests[0]}
-
-    def pin(self, est: Any, y: Any, mask: Any) -> Any:
-        return {k: self.inner.pin(est[k], y[k], mask[k]) for k in est}
-
-    def bind(self, mask: Any) -> Any:
-        return self
+    def noise(self, like: Tensor, rng: Rng) -> Tensor:
+        return super().noise(like, rng.fold(self.number))
 
 
-def _of(levels: Any, name: str) -> Level:
-    return levels[name] if isinstance(levels, Mapping) else levels
+PAIR = Product({"a": Gaussian(), "b": Gaussian()})
 
 
 def both(x: Any, level: Any, cond: Any = None, *, to: Any = None) -> Any:
-    return {"a": NORMAL(x["a"], _of(level, "a")), "b": MIXTURE(x["b"], _of(level, "b"))}
+    return {"a": NORMAL(x["a"], part(level, "a")), "b": MIXTURE(x["b"], part(level, "b"))}
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -400,19 +384,19 @@ def test_parts_at_their_own_pace_are_the_parts_alone(eta: float) -> None:
     """One early and then held clean, one late: a mapping of grids."""
     g, x, rng = angles(8, 0.98), {"a": states(4, 3), "b": states(4, 2) + 0.1}, Rng.of(range(4))
     grids = {"a": travel(g, 0, 2, 4, 6, 7, 8, 8, 8, 8), "b": travel(g, 0, 0, 0, 1, 2, 3, 5, 7, 8)}
-    got = end(Ancestral(eta), both, x, grids, rng, Pair())
-    assert torch.equal(got["a"], end(Ancestral(eta), NORMAL, x["a"], grids["a"], rng))
-    assert torch.equal(got["b"], end(Ancestral(eta), MIXTURE, x["b"], grids["b"], rng))
-    shared = end(Ancestral(eta), both, x, g, rng, Pair())
-    assert torch.equal(shared["b"], end(Ancestral(eta), MIXTURE, x["b"], g, rng))
+    got = end(Ancestral(eta), both, x, grids, rng, PAIR)
+    assert torch.equal(got["a"], end(Ancestral(eta), NORMAL, x["a"], grids["a"], rng, Numbered(number=0)))
+    assert torch.equal(got["b"], end(Ancestral(eta), MIXTURE, x["b"], grids["b"], rng, Numbered(number=1)))
+    shared = end(Ancestral(eta), both, x, g, rng, PAIR)
+    assert torch.equal(shared["b"], end(Ancestral(eta), MIXTURE, x["b"], g, rng, Numbered(number=1)))
 
 
 def test_parts_travel_in_time_and_bad_parts_are_found() -> None:
     g, x, rng = angles(6, 0.98), {"a": states(4, 3), "b": states(4, 2)}, Rng.of(range(4))
     grids = {"a": travel(g, 0, 2, 1, 4, 6), "b": travel(g, 0, 0, 0, 3, 6)}
-    got = end(Ancestral(), both, x, grids, rng, Pair())
-    assert torch.equal(got["a"], end(Ancestral(), NORMAL, x["a"], grids["a"], rng))
-    assert torch.equal(got["b"], end(Ancestral(), MIXTURE, x["b"], grids["b"], rng))
+    got = end(Ancestral(), both, x, grids, rng, PAIR)
+    assert torch.equal(got["a"], end(Ancestral(), NORMAL, x["a"], grids["a"], rng, Numbered(number=0)))
+    assert torch.equal(got["b"], end(Ancestral(), MIXTURE, x["b"], grids["b"], rng, Numbered(number=1)))
 
     def broken(y: Any, level: Any, cond: Any = None, *, to: Any = None) -> Any:
         est = both(y, level)
@@ -420,9 +404,9 @@ def test_parts_travel_in_time_and_bad_parts_are_found() -> None:
         return est
 
     with pytest.raises(FloatingPointError, match="sample 3"):
-        end(Ancestral(), broken, x, g, rng, Pair())
+        end(Ancestral(), broken, x, g, rng, PAIR)
     with pytest.raises(ValueError, match="use Ancestral"):
-        end(DPMpp2M(), both, x, grids, rng, Pair())
+        end(DPMpp2M(), both, x, grids, rng, PAIR)
 
 
 def test_the_prior_is_forward_from_nothing() -> None:

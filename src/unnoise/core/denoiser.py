@@ -11,9 +11,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unnoise.core.estimate import Estimate
-from unnoise.core.level import Level, Levels
+from unnoise.core.level import Level, Levels, part
 from unnoise.core.noise import Angle, Noise
-from unnoise.core.parameterization import Parameterization
+from unnoise.core.parameterization import Affine, LearnedVariance, Parameterization
 
 X_contra = TypeVar("X_contra", contravariant=True)
 Cond = Mapping[str, Shaped[Tensor, "b ..."]]
@@ -38,12 +38,16 @@ class Denoiser(Protocol[X_contra]):
         ...
 
 
+Meaning = Parameterization | Mapping[str, Parameterization]
+
+
 class Preconditioned(nn.Module):
-    """A network as a denoiser: x0_hat = c_skip x + c_out F(c_in x, c_noise).
+    """A network as a denoiser: it is shown a state and told a level, and its output is read as an estimate of x0.
 
     Args:
-        net: ``net(x, c_noise, **cond) -> like x``.
-        parameterization: what the output means.
+        net: ``net(shown, c_noise, **cond) -> output``; for a state of parts `shown` and the output are mappings, and
+            c_noise too where the parts have levels of their own.
+        parameterization: what the network is shown and what its output means; for a state of parts one for each.
         noise: what the network is told of the level.
         interval: (lowest, highest) log-SNR that it is trained for; a sampling grid that leaves it is refused (the clean
             end excepted). (-inf, inf) where any will do.
@@ -56,7 +60,7 @@ class Preconditioned(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        parameterization: Parameterization,
+        parameterization: Meaning,
         noise: Noise = Angle(),
         interval: tuple[float, float] = (-math.inf, math.inf),
     ) -> None:
@@ -64,11 +68,13 @@ class Preconditioned(nn.Module):
         low, high = interval
         if not low < high:
             raise ValueError(f"the trained interval of log-SNR must be (low, high) with low < high, got {interval}")
-        if low == -math.inf and parameterization.needs_signal:
-            raise ValueError(
-                f"{type(parameterization).__name__} has no estimate of the data at alpha = 0, and the trained interval "
-                f"of log-SNR {interval} reaches it: use V, X0, Flow or Edm, or a schedule that ends before pure noise"
-            )
+        parts = parameterization.values() if isinstance(parameterization, Mapping) else [parameterization]
+        for one in parts:
+            if low == -math.inf and one.needs_signal:
+                raise ValueError(
+                    f"{type(one).__name__} has no estimate of the data at alpha = 0, and the trained interval "
+                    f"of log-SNR {interval} reaches it: use V, X0, Flow or Edm, or a schedule with an end before"
+                )
         self.net = net
         self.parameterization = parameterization
         self.noise = noise
@@ -76,17 +82,19 @@ class Preconditioned(nn.Module):
         self.precision: torch.dtype | None = None
         """The dtype of the network's matrix products (autocast); None: that of its parameters."""
 
-    def forward(
-        self, x: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY, *, to: Levels | None = None
-    ) -> Estimate:
-        """The estimate of x0; `to` is ignored."""
-        c = self.parameterization(level.like(x))
-        return Estimate((c.c_skip * x + c.c_out * self._network(c.c_in * x, level, cond)).to(x.dtype))
+    def forward(self, x: Any, level: Levels, cond: Cond = EMPTY, *, to: Levels | None = None) -> Any:
+        """The estimate of x0, or a mapping of estimates; `to` is handed to the parameterization."""
+        out, meaning = self._network(self._shown(x, level), level, cond), self.parameterization
+        if isinstance(meaning, Mapping):
+            goals = {k: None if to is None else part(to, k) for k in meaning}
+            return {k: p.estimate(out[k], x[k], part(level, k), goals[k]) for k, p in meaning.items()}
+        assert isinstance(level, Level) and (to is None or isinstance(to, Level))
+        return meaning.estimate(out, x, level, to)
 
     def residual(
         self, x0: Float[Tensor, " b *shape"], eps: Float[Tensor, " b *shape"], level: Level, cond: Cond = EMPTY
     ) -> Float[Tensor, " b *shape"]:
-        """F - F* at x = alpha x0 + sigma eps, F* = ((1 - c_skip alpha) x0 - c_skip sigma eps) / c_out.
+        """The network's output at x = alpha x0 + sigma eps less what it should be; see `Affine.residual`.
 
         Its unweighted mean square is each parameterization's own loss; times c_out it is x0_hat - x0.
 
@@ -96,22 +104,98 @@ class Preconditioned(nn.Module):
             level: with sigma > 0.
             cond: conditions.
         """
-        level = level.like(x0)
-        c = self.parameterization(level)
-        target = ((1 - c.c_skip * level.alpha) * x0 - c.c_skip * level.sigma * eps) / c.c_out
-        return self._network(c.c_in * (level.alpha * x0 + level.sigma * eps), level, cond) - target
+        meaning = self.parameterization
+        if not isinstance(meaning, Affine | LearnedVariance):
+            raise ValueError("a state of parts or of tokens has no residual: train it with Joint or MaskedTokens")
+        at = level.like(x0)
+        out = self._network(meaning.shown(at.alpha * x0 + at.sigma * eps, at), level, cond)
+        return meaning.residual(out, x0, eps, at)
 
-    def _network(self, x: Tensor, level: Level, cond: Cond) -> Tensor:
+    def _shown(self, x: Any, level: Levels) -> Any:
+        if isinstance(self.parameterization, Mapping):
+            return {k: p.shown(x[k], part(level, k)) for k, p in self.parameterization.items()}
+        assert isinstance(level, Level)
+        return self.parameterization.shown(x, level)
+
+    def _network(self, x: Any, level: Levels, cond: Cond) -> Any:
         """The one place where dtypes change: into the network's, and back into that of the state."""
+        tensors = list(x.values()) if isinstance(x, Mapping) else [x]
+        outer = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+        own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), outer)
+        half = self.precision or own
+        if isinstance(level, Mapping):
+            told: Any = {k: self._told(part(level, k), x[k]).to(own) for k in level}
+        else:
+            told = self._told(level, tensors[0]).to(own)
+        cond = {k: _cast(v, own) for k, v in cond.items()}
+        inside: Any = {k: _cast(v, own) for k, v in x.items()} if isinstance(x, Mapping) else _cast(x, own)
+        with torch.autocast(
+            tensors[0].device.type, half, enabled=half in (torch.bfloat16, torch.float16) and half != own
+        ):
+            out = self.net(inside, told, **cond)
+        return {k: v.to(outer) for k, v in out.items()} if isinstance(out, Mapping) else out.to(outer)
+
+    def _told(self, level: Level, x: Tensor) -> Tensor:
+        """[B], or what the level has of the axes of x."""
         told = self.noise(level)
         told = told.expand(x.shape[0]) if told.ndim == 0 else told
         if told.ndim == x.ndim and all(n == 1 for n in told.shape[1:]):
             told = told.reshape(-1).expand(x.shape[0])
-        own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
-        half = self.precision or own
-        cond = {k: v.to(own) if v.is_floating_point() else v for k, v in cond.items()}
-        with torch.autocast(x.device.type, half, enabled=half in (torch.bfloat16, torch.float16) and half != own):
-            out = self.net(x.to(own), told.to(own), **cond)
-        if out.shape != x.shape:
-            raise ValueError(f"the network answered {tuple(out.shape)} to a state of shape {tuple(x.shape)}")
-        return out.to(x.dtype)
+        return told
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if x.is_floating_point() else x
+
+
+class TwoTime(nn.Module):
+    """A denoiser that looks at `to`, where its caller goes: a flow map, of which a consistency model is a special case.
+
+    Its estimate is the one whose straight line in the (alpha, sigma) plane, the step of `Euler`, lands at `to` where
+    the probability-flow ODE lands; so for `to` = the level itself, and without `to`, it is an ordinary denoiser, and
+    for `to` = clean data a consistency model (Song et al. 2023, arXiv:2303.01469; Boffi et al. 2024, arXiv:2406.07507;
+    Kim et al. 2023, arXiv:2310.02279).
+
+    Args:
+        inner: a denoiser whose network takes vector=[B, 2 * features] of c_noise at `to`.
+        features: pairs of sine and cosine that `to` is told by; their frequencies double.
+    """
+
+    def __init__(self, inner: Preconditioned, features: int = 4) -> None:
+        super().__init__()
+        self.inner, self.features = inner, features
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """That of the denoiser inside."""
+        return self.inner.interval
+
+    @property
+    def parameterization(self) -> Meaning:
+        """That of the denoiser inside."""
+        return self.inner.parameterization
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """That of the denoiser inside."""
+        return self.inner.precision
+
+    @precision.setter
+    def precision(self, dtype: torch.dtype | None) -> None:
+        self.inner.precision = dtype
+
+    def forward(self, x: Tensor, level: Level, cond: Cond = EMPTY, *, to: Level | None = None) -> Estimate:
+        """The estimate of x0 that takes x from `level` to `to` in one straight step."""
+        return self.inner(x, level, {**cond, "vector": self._vector(x, to or level)})
+
+    def residual(self, x0: Tensor, eps: Tensor, level: Level, cond: Cond = EMPTY) -> Tensor:
+        """That of the ordinary denoiser that it is for `to` = level."""
+        return self.inner.residual(x0, eps, level, {**cond, "vector": self._vector(x0, level)})
+
+    def _vector(self, x: Tensor, to: Level) -> Tensor:
+        told = self.inner.noise(to).to(device=x.device, dtype=x.dtype)
+        if told.ndim > 1 and any(n != 1 for n in told.shape[1:]):
+            raise ValueError(f"a two-time network goes to one level a row, got levels of shape {tuple(told.shape)}")
+        told = told.reshape(-1, 1).expand(len(x), 1)
+        phase = told * 2.0 ** torch.arange(self.features, device=x.device, dtype=x.dtype)
+        return torch.cat([phase.cos(), phase.sin()], 1)

@@ -115,6 +115,11 @@ Levels = Level | Mapping[str, Level]
 T = TypeVar("T")
 
 
+def part(levels: Levels, name: str) -> Level:
+    """The level of one part of a state: its own, or the one of all parts."""
+    return levels if isinstance(levels, Level) else levels[name]
+
+
 def over(f: Callable[..., T], *trees: Level | Mapping[str, Level]) -> T | dict[str, T]:
     """`f` of the given levels or, where they are mappings, of each part."""
     first = trees[0]

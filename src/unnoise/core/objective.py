@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 
+from unnoise.core.condition import drop as dropped
 from unnoise.core.density import Density, UniformTime, uniforms
-from unnoise.core.level import Level
+from unnoise.core.discrete import Absorbing
+from unnoise.core.estimate import Estimate
+from unnoise.core.level import CLEAN, Level
 from unnoise.core.process import Gaussian
+from unnoise.core.product import Product
 from unnoise.core.rng import Rng
+from unnoise.core.schedule import Masking
 from unnoise.core.weight import Weight
 
 Batch = Mapping[str, Shaped[Tensor, "b ..."]]
@@ -85,6 +90,79 @@ def row_mean(x: Float[Tensor, " b *shape"], mask: Bool[Tensor, "b n"] | None = N
     return (x * real).flatten(1).sum(1) / (mask.sum(1).clamp(min=1) * inner)
 
 
+@runtime_checkable
+class OverLevels(Protocol):
+    """An objective that draws noise levels: what a denoiser is trained by."""
+
+    @property
+    def density(self) -> Density:
+        """Which levels are trained; its interval must lie in that of the denoiser."""
+        ...
+
+    @property
+    def process(self) -> Any:
+        """Whose noise it is."""
+        ...
+
+    def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
+        """The loss at given quantiles u [B] of the density, as the held-out loss by noise level is measured."""
+        ...
+
+
+class Posed(NamedTuple):
+    """A batch as a denoiser's objective sees it.
+
+    Args:
+        x0: clean states.
+        cond: conditions, some rows' dropped.
+        process: bound to the batch's mask.
+        level: [B], in the dtype of the states.
+        exact: the same in float64.
+        log_p: of the level's log-SNR, float64 [B].
+        mask: [B, N], True = real.
+    """
+
+    x0: Any
+    cond: Mapping[str, Tensor]
+    process: Any
+    level: Level
+    exact: Level
+    log_p: Float[Tensor, " b"]
+    mask: Bool[Tensor, "b n"] | None
+
+
+def pose(objective: OverLevels, u: Tensor, components: Components, batch: Batch, rng: Rng, drop: float) -> Posed:
+    """Encode a batch and its conditions, bind the process to its mask, find the levels at quantiles u."""
+    codec, conditioner = components.get("codec"), components.get("conditioner")
+    x0 = codec.encode(batch["x"], rng.fold(2)) if codec is not None else batch["x"]
+    cond: Mapping[str, Tensor] = {}
+    if conditioner is not None:
+        cond = conditioner.encode(batch, rng.fold(4))
+        if drop > 0:
+            cond = dropped(cond, conditioner.null(cond), rng.fold(3), drop)
+    mask = cond.get("mask", batch.get("mask"))
+    process = objective.process if mask is None else objective.process.bind(mask)
+    exact, log_p = objective.density(u)
+    states = x0.values() if isinstance(x0, Mapping) else [x0]
+    dtype = next((x.dtype for x in states if x.is_floating_point()), torch.float32)
+    return Posed(_in_space(process, x0), cond, process, exact.to(dtype=dtype), exact, log_p, mask)
+
+
+def _in_space(process: Any, x0: Any) -> Any:
+    if isinstance(x0, Mapping):
+        return {k: est.x0 for k, est in process.project({k: Estimate(x) for k, x in x0.items()}).items()}
+    return process.project(Estimate(x0)).x0
+
+
+def _quantiles(stratify: bool, batch: Batch, rng: Rng) -> Tensor:
+    return uniforms(rng.fold(0), batch.get("position") if stratify else None)
+
+
+def _require_probability(drop: float) -> None:
+    if not 0 <= drop < 1:
+        raise ValueError(f"drop is a probability in [0, 1), got {drop}")
+
+
 @dataclass(frozen=True)
 class Denoising:
     """The weighted denoising loss w(log-SNR) |x0_hat - x0|^2 of a Gaussian process.
@@ -109,35 +187,115 @@ class Denoising:
     model: str = "model"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"drop is a probability in [0, 1), got {self.drop}")
+        _require_probability(self.drop)
 
     def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
         """The loss of each row; `value` is the mean square of the network's residual."""
-        levels = uniforms(rng.fold(0), batch.get("position") if self.stratify else None)
-        return self.at(levels, components, batch, rng, drop=self.drop)
+        return self.at(_quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density, as the held-out loss by noise level is measured."""
-        codec, conditioner, model = components.get("codec"), components.get("conditioner"), components[self.model]
-        x0 = codec.encode(batch["x"], rng.fold(2)) if codec is not None else batch["x"]
-        cond = {}
-        if conditioner is not None:
-            cond = conditioner.encode(batch)
-            if drop > 0:
-                cond = conditioner.drop(cond, rng.fold(3), drop)
-        mask = batch.get("mask")
-        process = self.process if mask is None else self.process.bind(mask)
-        x0 = process.space.project(x0)
-        exact, log_p = self.density(u)
-        level = exact.to(dtype=x0.dtype)
-        eps = process.noise(x0, rng.fold(1))
-        residual = process.space.project(model.residual(x0, eps, level, cond))
-        return Loss(row_mean(residual.square(), mask), self._weight(model, exact, log_p).to(x0.dtype), exact)
+        at, model = pose(self, u, components, batch, rng, drop), components[self.model]
+        eps = at.process.noise(at.x0, rng.fold(1))
+        residual = at.process.space.project(model.residual(at.x0, eps, at.level, at.cond))
+        weight = self._weight(model, at.exact, at.log_p).to(at.x0.dtype)
+        return Loss(row_mean(residual.square(), at.mask), weight, at.exact)
 
     def _weight(self, model: Any, level: Level, log_p: Tensor) -> Tensor:
         """The one place where a weight of x0_hat - x0 becomes a weight of the network's residual."""
         if self.weight is None:
             return torch.ones_like(log_p)
-        weight = self.weight(level.logsnr) * model.parameterization(level).c_out ** 2
-        return weight / log_p.exp() if self.weight.absolute else weight
+        return _per_level(self.weight, level, log_p) * model.parameterization(level).c_out ** 2
+
+
+def _per_level(weight: Weight, level: Level, log_p: Tensor) -> Tensor:
+    w = weight(level.logsnr)
+    return w / log_p.exp() if weight.absolute else w
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """The continuous-time bound of a process that masks tokens, in nats a token: its mean is at least -log p(x0) / N.
+
+    -ELBO = integral over t of keep'(t) / (1 - keep) sum over masked tokens of log p(x0 | x), where keep is the share of
+    tokens that are not masked (Sahoo et al. 2024, arXiv:2406.07524, eq. 10; Shi et al. 2024, arXiv:2406.04329, eq. 4).
+    With keep = sigmoid(log-SNR), d keep = keep (1 - keep) d log-SNR: per unit of log-SNR the weight is keep itself,
+    whatever the schedule.
+
+    Args:
+        process: whose noise it is.
+        density: which levels are trained.
+        drop: probability with which a row's condition is replaced by "none", for classifier-free guidance.
+        stratify: spread the levels evenly over the stream (where the batch says positions) instead of independently.
+        model: name of the denoiser among the components; "codec" and "conditioner" are used where present.
+    """
+
+    process: Absorbing
+    density: Density = UniformTime(Masking(), low=1e-4)
+    drop: float = 0.1
+    stratify: bool = True
+    model: str = "model"
+
+    def __post_init__(self) -> None:
+        _require_probability(self.drop)
+
+    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
+        """The loss of each row; `value` is the mean over tokens of -log p at those that are masked."""
+        return self.at(_quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
+
+    def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
+        """The loss at given quantiles u [B] of the density."""
+        at = pose(self, u, components, batch, rng, drop)
+        x = at.process.forward(at.x0, CLEAN, at.exact, rng.fold(1))
+        error = at.process.error(components[self.model](x, at.level, at.cond), at.x0, x)
+        weight = torch.sigmoid(at.exact.logsnr) / at.log_p.exp()
+        return Loss(row_mean(error, at.mask), weight.to(error.dtype), at.exact)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One draw of levels, noise on all parts of a state, one evaluation, a weighted loss for each part.
+
+    Args:
+        process: a Product.
+        weights: of log-SNR by part, on (x0_hat - x0)^2 of a Gaussian part, on -log p(x0) of tokens; means are over the
+            real elements of a row.
+        factors: by which each part's loss is multiplied; 1 where none is given.
+        density: which levels are trained.
+        drop: probability with which a row's condition is replaced by "none", for classifier-free guidance.
+        stratify: spread the levels evenly over the stream (where the batch says positions) instead of independently.
+        model: name of the denoiser among the components; "codec" and "conditioner" are used where present.
+    """
+
+    process: Product
+    weights: Mapping[str, Weight]
+    factors: Mapping[str, float] = field(default_factory=dict)
+    density: Density = UniformTime()
+    drop: float = 0.1
+    stratify: bool = True
+    model: str = "model"
+
+    def __post_init__(self) -> None:
+        _require_probability(self.drop)
+        if self.weights.keys() != self.process.parts.keys() or not self.factors.keys() <= self.weights.keys():
+            raise ValueError(
+                f"the parts of the process are {sorted(self.process.parts)}, weights are given for "
+                f"{sorted(self.weights)}, factors for {sorted(self.factors)}"
+            )
+
+    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
+        """The loss of each row, the sum over parts; scalars hold each part's own mean."""
+        return self.at(_quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
+
+    def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
+        """The loss at given quantiles u [B] of the density."""
+        at = pose(self, u, components, batch, rng, drop)
+        x = at.process.forward(at.x0, CLEAN, at.level, rng.fold(1))
+        errors = at.process.error(at.process.project(components[self.model](x, at.level, at.cond)), at.x0, x)
+        losses = {
+            k: row_mean(error, at.mask)
+            * (self.factors.get(k, 1.0) * _per_level(self.weights[k], at.exact, at.log_p)).to(error.dtype)
+            for k, error in errors.items()
+        }
+        total = torch.stack([*losses.values()]).sum(0)
+        return Loss(total, torch.ones_like(total), at.exact, {k: v.detach().mean() for k, v in losses.items()})

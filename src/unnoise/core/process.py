@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -48,9 +48,45 @@ class Process(Protocol[X]):
         """The estimate with what is known, `y` where `mask` is True, in its place."""
         ...
 
+    def reveal(self, x: X, y: X, mask: X) -> X:
+        """x with what is known, `y` where `mask` is True, as far as a state of this process can show it."""
+        ...
+
+    def error(self, est: Any, x0: X, x: X) -> Any:
+        """How far an estimate made from x is from the truth, element by element: what training weighs."""
+        ...
+
     def bind(self, mask: Any) -> Process[X]:
         """The process of a batch with this mask of real elements."""
         ...
+
+
+class Posterior(NamedTuple):
+    """q(x_dst | x_src, x0) = N(gain x0 + pull x_src, small), and the variance of q(x_dst | x_src) for unit data.
+
+    Args:
+        gain: d mean / d x0.
+        pull: d mean / d x_src.
+        small: the posterior's variance.
+        large: small + gain^2 sigma^2 / (alpha^2 + sigma^2), that of standard normal data: DDPM's beta where alpha^2 +
+            sigma^2 = 1.
+    """
+
+    gain: Tensor
+    pull: Tensor
+    small: Tensor
+    large: Tensor
+
+
+def posterior(src: Level, dst: Level) -> Posterior:
+    """DDPM's posterior (Ho et al. 2020, arXiv:2006.11239, eq. 7) between two levels, in any frame."""
+    r = ratio(src.alpha, dst.alpha)
+    # r sigma_dst / sigma_src squared is the share of the noise that x_src still has of x_dst.
+    share = (r * dst.sigma / src.sigma) ** 2
+    pull = torch.where(r > 0, share / r, torch.zeros_like(r))
+    gain = dst.alpha - pull * src.alpha
+    small = dst.sigma**2 * (1 - share).clamp(min=0)
+    return Posterior(gain, pull, small, small + gain**2 * src.sigma**2 / (src.alpha**2 + src.sigma**2))
 
 
 @dataclass(frozen=True)
@@ -133,6 +169,18 @@ class Gaussian:
         return Estimate(x0, ests[-1].var)
 
     def pin(self, est: Estimate, y: Float[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
-        """The estimate with y where mask is True."""
+        """The estimate with y where mask is True; Raises ValueError in a space whose projection would move y."""
+        if not self.space.elementwise:
+            raise ValueError(
+                f"{type(self.space).__name__} moves all elements of a row together: none can be pinned in it"
+            )
         var = None if est.var is None else torch.where(mask, torch.zeros_like(est.var), est.var)
         return Estimate(torch.where(mask, y, est.x0), var)
+
+    def reveal(self, x: Float[Tensor, " ..."], y: Float[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Tensor:
+        """x itself: a noisy state has no place for a clean value."""
+        return x
+
+    def error(self, est: Estimate, x0: Float[Tensor, " ..."], x: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
+        """(x0_hat - x0)^2."""
+        return (est.x0 - x0) ** 2

@@ -213,6 +213,18 @@ class Rectified:
 
 
 @dataclass(frozen=True)
+class Masking:
+    """alpha = sqrt(1 - t), sigma = sqrt(t): of tokens a share t is masked.
+
+    "Log-linear" in Sahoo et al. 2024, arXiv:2406.07524, section 5.
+    """
+
+    def __call__(self, t: Float[Tensor, "*t"]) -> Level:
+        """The level at time t."""
+        return Level((1 - t).sqrt(), t.sqrt())
+
+
+@dataclass(frozen=True)
 class Karras:
     """alpha = 1, sigma^(1/rho) linear in t (Karras et al. 2022, arXiv:2206.00364, eq. 5).
 

@@ -7,7 +7,7 @@ project the estimate, once; no sampler and no loss knows that spaces exist.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,7 +15,12 @@ from torch import Tensor
 
 @runtime_checkable
 class Space(Protocol):
-    """A linear subspace of states, possibly bound to the mask of a batch."""
+    """A linear subspace of states, possibly bound to the mask of a batch.
+
+    elementwise: whether projecting leaves each element as it is or makes it 0, so that single elements can be pinned.
+    """
+
+    elementwise: ClassVar[bool]
 
     def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         """The nearest point of the space to `x` [B, ...]; idempotent and linear."""
@@ -29,6 +34,8 @@ class Space(Protocol):
 @dataclass(frozen=True)
 class Euclidean:
     """All of R^n: pictures, waves, latents."""
+
+    elementwise: ClassVar[bool] = True
 
     def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         """`x` itself."""
@@ -53,6 +60,7 @@ class Padded:
         mask: [B, N], True = real; bound to a batch, never part of a configuration.
     """
 
+    elementwise: ClassVar[bool] = True
     mask: Bool[Tensor, "b n"] | None = None
 
     def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
@@ -74,6 +82,7 @@ class ZeroCoM:
         mask: [B, N], True = real; bound to a batch, never part of a configuration.
     """
 
+    elementwise: ClassVar[bool] = False
     mask: Bool[Tensor, "b n"] | None = None
 
     def project(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:

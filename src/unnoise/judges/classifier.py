@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from unnoise.core.objective import Batch, Components, Loss
 from unnoise.core.rng import Rng
+from unnoise.data.dataset import Dataset
 from unnoise.data.stream import batches
-from unnoise.modality import Image
+from unnoise.errors import UserError
+from unnoise.evaluate import NEIGHBOURS, SPLITS, judged
+from unnoise.metrics.figure import Figure
+from unnoise.model import Model
 from unnoise.nets import ConvClassifier
 from unnoise.optim import AdamW, Cosine
-from unnoise.recipe import Recipe
+from unnoise.recipe import Recipe, Trial
 from unnoise.runtime import Runtime
 from unnoise.spec import Build
 from unnoise.train import State, train
@@ -24,7 +28,7 @@ from unnoise.train import State, train
 
 @dataclass(frozen=True)
 class Classification:
-    """Cross-entropy of a classifier, on pictures shifted by up to `shift` pixels.
+    """Cross-entropy of a classifier, on pictures (or waves) shifted by up to `shift` elements.
 
     Args:
         label: the column that is to be predicted.
@@ -46,16 +50,16 @@ class Classification:
 
 
 def shifted(x: Tensor, rng: Rng, most: int) -> Tensor:
-    """Pictures [B, C, H, W] moved by -most..most pixels along each axis, edges repeated."""
+    """x [B, C, *spatial] moved by -most..most elements along each spatial axis, edges repeated."""
     if not most:
         return x
-    h, w = x.shape[-2:]
-    offsets = (rng.uniform(x.new_zeros(len(x), 2)) * (2 * most + 1)).long()
-    padded = nn.functional.pad(x, (most,) * 4, mode="replicate")
-    rows = torch.arange(h, device=x.device) + offsets[:, :1]
-    columns = torch.arange(w, device=x.device) + offsets[:, 1:]
-    batch = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded.movedim(1, -1)[batch, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    offsets = (rng.uniform(x.new_zeros(len(x), x.ndim - 2)) * (2 * most + 1)).long() - most
+    for axis, offset in enumerate(offsets.unbind(1), start=2):
+        n = x.shape[axis]
+        index = (torch.arange(n, device=x.device) + offset[:, None]).clamp(0, n - 1)
+        index = index.reshape(len(x), *(n if a == axis else 1 for a in range(1, x.ndim)))
+        x = x.gather(axis, index.expand(*x.shape[:axis], n, *x.shape[axis + 1 :]))
+    return x
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,10 @@ class Classifier:
         lr: learning rate.
         shift: augmentation by shifts, in pixels.
         seed: of weights and order.
+        count: of samples to read unless told otherwise.
     """
 
-    codec: Image
+    codec: Any
     classes: int
     label: str = "label"
     width: int = 32
@@ -83,10 +88,12 @@ class Classifier:
     lr: float = 2e-3
     shift: int = 1
     seed: int = 0
+    count: int = 1000
 
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
-        net = Build(ConvClassifier, channels=self.codec.shape[0], classes=self.classes, width=self.width)
+        channels, *sizes = self.codec.blank(1).shape[1:]
+        net = Build(ConvClassifier, channels=channels, classes=self.classes, width=self.width, dims=len(sizes))
         return Recipe(
             name="judge",
             data=data,
@@ -98,7 +105,35 @@ class Classifier:
             samples=math.ceil(self.samples / self.batch) * self.batch,
         )
 
-    def __call__(self, columns: Mapping[str, Tensor], device: torch.device) -> TrainedClassifier:
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What the figures depend on besides the judge's own fields."""
+        return {"splits": SPLITS, "neighbours": NEIGHBOURS}
+
+    def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
+        """Samples read by this judge, trained on the real data; see `evaluate.judged`.
+
+        Raises:
+            UserError: for a model that is not conditioned on the label, and too few samples.
+        """
+        self.check(model, data, trial.n)
+        trial.say("training the judge on real data")
+        reader, sets = self.train(data.train, model.device), []
+        for i in range(trial.repeats):
+            trial.say(f"sampling {trial.n} from seed {trial.seed + i * trial.n}")
+            samples = model.sample(trial.n, seed=trial.seed + i * trial.n, **trial.settings)
+            sets.append((samples.raw, samples.cond[self.label]))
+        return judged(sets, data, reader, self.label)
+
+    def check(self, model: Model, data: Dataset, n: int) -> None:
+        """Refuse a model that is not conditioned on the label, and too few samples; Raises UserError."""
+        if self.label not in getattr(model.conditioner, "names", ()):
+            raise UserError(f"the judge reads {self.label!r}, which the model is not conditioned on")
+        half = (len(data) + len(data.held_out["x"])) // 2
+        if n < half:
+            raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {n}")
+
+    def train(self, columns: Mapping[str, Tensor], device: torch.device) -> TrainedClassifier:
         """The judge, trained on `columns` ("x" and the label)."""
         recipe = self.recipe(None)
         state = State(recipe, self.seed, device, recipe.samples)
@@ -121,7 +156,7 @@ class TrainedClassifier:
     """
 
     net: ConvClassifier
-    codec: Image
+    codec: Any
     device: torch.device
 
     @torch.no_grad()

@@ -77,13 +77,19 @@ class Image:
                 "set codec.low and codec.high to the data's own range"
             )
 
+    def blank(self, n: int) -> Float32[Tensor, "n ..."]:
+        """Zeros [n, *shape]."""
+        return torch.zeros(n, *self.shape)
+
     def encode(self, raw: Shaped[Tensor, "b c h w"], rng: Rng | None = None) -> Float32[Tensor, "b c h w"]:
         """Pixels [B, C, H, W] as float32 states in [-1, 1]."""
         if raw.dtype != self.raw_dtype:
             raise UserError(f"the codec expects {self.raw_dtype} in [{self.low:g}, {self.high:g}], got {raw.dtype}")
         return (raw.to(torch.float32) - self.low) * (2 / (self.high - self.low)) - 1
 
-    def decode(self, x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]:
+    def decode(
+        self, x: Float[Tensor, "b c h w"], mask: Tensor | None = None
+    ) -> UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]:
         """States as pixels of their own dtype and range; Raises FloatingPointError for states that are not finite."""
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("states that are not finite cannot become pictures")

@@ -25,7 +25,12 @@ class Labels:
 
     classes: Mapping[str, int] = field(default_factory=lambda: {"label": 10})
 
-    def encode(self, raw: Mapping[str, Any]) -> dict[str, Int64[Tensor, " b"]]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes."""
+        return tuple(self.classes)
+
+    def encode(self, raw: Mapping[str, Any], rng: Rng | None = None) -> dict[str, Int64[Tensor, " b"]]:
         """int64 [B] by attribute; attributes that `raw` lacks are said to be nothing where another is there."""
         there = [k for k in self.classes if k in raw]
         if not there:
@@ -40,12 +45,23 @@ class Labels:
         """The same batch with nothing said."""
         return {k: torch.full_like(v, self.classes[k]) if k in self.classes else v for k, v in cond.items()}
 
-    def drop(self, cond: Cond, rng: Rng, p: float) -> dict[str, Shaped[Tensor, "b ..."]]:
-        """Each row's attributes, all of them together, replaced by nothing with probability p."""
-        null = self.null(cond)
-        first = next(iter(cond.values()))
-        gone = rng.uniform(torch.zeros(len(first), device=first.device)) < p
-        return {k: torch.where(gone, null[k], v) for k, v in cond.items()}
+    def ask(self, asked: Mapping[str, Any], seeds: Int64[Tensor, " n"]) -> dict[str, Int64[Tensor, " n"]]:
+        """Labels of rows: a number for all, a sequence that is run through again and again, or "all".
+
+        Without any, classes are `uniform` over seeds.
+
+        Raises:
+            UserError: for an attribute or a label that does not exist.
+        """
+        if not asked:
+            return self.uniform(seeds)
+        given = {}
+        for k, v in asked.items():
+            if k not in self.classes:
+                raise UserError(f"unknown condition {k!r}{nearest(k, self.classes)}")
+            given[k] = spread(k, range(self.classes[k]) if isinstance(v, str) and v == "all" else v, len(seeds))
+        self.check(given)
+        return given
 
     def check(self, cond: Mapping[str, Any]) -> None:
         """Refuse labels that do not exist, once, on the host.
@@ -76,3 +92,18 @@ class Labels:
             out[k] = rest % n
             rest = rest.div(n, rounding_mode="floor")
         return out
+
+
+def spread(name: str, value: Any, n: int) -> Shaped[Tensor, "n ..."]:
+    """A number, or a sequence of numbers that is run through again and again, as a tensor [n].
+
+    Raises:
+        UserError: naming the condition, for what is neither.
+    """
+    try:
+        values = torch.as_tensor(list(value) if isinstance(value, range) else value).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        values = torch.empty(0)
+    if not values.numel():
+        raise UserError(f'condition {name!r} is a number, a sequence of numbers, or "all"; got {value!r}')
+    return values.reshape(-1)[torch.arange(n) % values.numel()]

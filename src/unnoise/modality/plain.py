@@ -53,11 +53,15 @@ class Plain:
                 f"the data have a standard deviation of {spread:.3g} after the codec: set codec.mean and codec.std"
             )
 
+    def blank(self, n: int) -> Float32[Tensor, "n ..."]:
+        """Zeros [n, *shape]."""
+        return torch.zeros(n, *self.shape)
+
     def encode(self, raw: Shaped[Tensor, " b *shape"], rng: Rng | None = None) -> Float32[Tensor, " b *shape"]:
         """Raw data [B, *shape] as float32 states."""
         return (raw.to(torch.float32) - self.mean) / self.std
 
-    def decode(self, x: Float[Tensor, " b *shape"]) -> Float32[Tensor, " b *shape"]:
+    def decode(self, x: Float[Tensor, " b *shape"], mask: Tensor | None = None) -> Float32[Tensor, " b *shape"]:
         """States as raw data; Raises FloatingPointError for states that are not finite."""
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("states that are not finite cannot become data")

@@ -5,8 +5,11 @@ condition a tensor whose first axis is B. Constructor arguments are kept as attr
 network can be rebuilt from its own attributes. Nothing here moves, casts or synchronises: the caller does.
 """
 
+from unnoise.nets.autoencoder import Autoencoder, PatchDiscriminator
 from unnoise.nets.classifier import ConvClassifier
+from unnoise.nets.egnn import EGNN
 from unnoise.nets.mlp import MLP
+from unnoise.nets.transformer import Transformer
 from unnoise.nets.unet import UNet
 
-__all__ = ["MLP", "ConvClassifier", "UNet"]
+__all__ = ["EGNN", "MLP", "Autoencoder", "ConvClassifier", "PatchDiscriminator", "Transformer", "UNet"]

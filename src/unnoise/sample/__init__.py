@@ -4,7 +4,8 @@ What `__all__` names is what the command line offers and what the tests are para
 """
 
 from unnoise.sample.ancestral import Ancestral
+from unnoise.sample.consistency import Consistency
 from unnoise.sample.dpmpp import DPMpp2M
 from unnoise.sample.ode import RK4, Euler, Heun, Midpoint
 
-__all__ = ["RK4", "Ancestral", "DPMpp2M", "Euler", "Heun", "Midpoint"]
+__all__ = ["RK4", "Ancestral", "Consistency", "DPMpp2M", "Euler", "Heun", "Midpoint"]

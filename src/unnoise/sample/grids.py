@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise.core.level import CLEAN, Frame, Level
 from unnoise.core.schedule import Cosine, Linear, ScaledLinear, Schedule, Table, ZeroTerminal
 
-__all__ = ["KarrasGrid", "LogSnrGrid", "TrailingGrid", "UniformGrid"]
+__all__ = ["KarrasGrid", "LogSnrGrid", "RollingGrid", "TrailingGrid", "UniformGrid"]
 
 
 @runtime_checkable
@@ -142,3 +142,59 @@ class TrailingGrid:
         k = (length - torch.arange(steps + 1, dtype=torch.float64) * length / steps).round().long()
         alpha = alphas[k]
         return Level(alpha, ((1 - alpha) * (1 + alpha)).sqrt())
+
+
+@dataclass(frozen=True)
+class RollingGrid:
+    """Another grid, walked by each element along one axis of the state some steps later than by the one before.
+
+    Element i stands still at the first level for lag i steps, takes the grid's steps, and stays clean. So the sequence
+    is noisier towards its end at all times; lag >= the number of steps finishes each element before the next begins.
+    lag = 0 is the grid itself.
+
+    Source: Ruhe et al. 2024 (rolling diffusion), arXiv:2402.09470, section 3; Chen et al. 2024 (diffusion forcing),
+    arXiv:2407.01392, section 3.3.
+
+    Args:
+        grid: what each element walks; its levels are scalars.
+        count: elements along the axis, >= 1.
+        lag: steps from the start of one element to that of the next, >= 0.
+        axis: of the state [B, ...], in 1..ndim - 1.
+        ndim: axes of the state, B included: 2 for tokens [B, N], 5 for videos [B, C, T, H, W].
+    """
+
+    count: int
+    grid: Grid = UniformGrid()
+    lag: int = 1
+    axis: int = 1
+    ndim: int = 2
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.lag < 0:
+            raise ValueError(f"needs count >= 1 elements and a lag >= 0 steps, got {self.count} and {self.lag}")
+        if not 1 <= self.axis < self.ndim:
+            raise ValueError(f"axis must lie in 1..{self.ndim - 1} for states of {self.ndim} axes, got {self.axis}")
+
+    def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
+        """Levels [steps + lag (count - 1) + 1, *axes of the state], 1 long but for the count of `axis`.
+
+        Args:
+            steps: of each element.
+            interval: (lowest, highest) log-SNR.
+
+        Raises:
+            ValueError: for a grid whose levels are not scalars.
+        """
+        levels = self.grid(steps, interval)
+        if levels.alpha.ndim != 1:
+            raise ValueError(f"a rolling grid needs scalar levels, got levels of shape {tuple(levels.alpha.shape[1:])}")
+        begun = torch.arange(len(levels.alpha) + self.lag * (self.count - 1))[:, None] - self.lag * torch.arange(
+            self.count
+        )
+        step = begun.clamp(0, len(levels.alpha) - 1)
+        return Level(self._spread(levels.alpha[step]), self._spread(levels.sigma[step]))
+
+    def _spread(self, values: Tensor) -> Tensor:
+        shape = [1] * self.ndim
+        shape[self.axis] = self.count
+        return values.reshape(len(values), *shape)

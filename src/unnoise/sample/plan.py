@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.core.level import Level, Levels, leaves, over
+from unnoise.core.level import Level, Levels, leaves, over, part
 from unnoise.core.sampler import Row, Sampler
 
 _SLACK = 1e-4
@@ -167,7 +167,7 @@ def held(row: Row, new: Any, old: Any) -> Any:
     if not row.idle:
         return new
     if isinstance(new, Mapping):
-        parts = {k: row._replace(src=_part(row.src, k), dst=_part(row.dst, k)) for k in new}
+        parts = {k: row._replace(src=part(row.src, k), dst=part(row.dst, k)) for k in new}
         return {k: held(parts[k], new[k], old[k]) for k in new}
     src, dst = row.src, row.dst
     assert isinstance(src, Level) and isinstance(dst, Level)
@@ -175,7 +175,3 @@ def held(row: Row, new: Any, old: Any) -> Any:
     if still.ndim == 1:
         still = still.reshape(-1, *(1,) * (new.ndim - 1))
     return torch.where(still, old, new)
-
-
-def _part(levels: Levels, name: str) -> Level:
-    return levels if isinstance(levels, Level) else levels[name]

@@ -1,0 +1,104 @@
+"""Files of data: where they are, and reading them whole."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import lzma
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unnoise.errors import UserError
+
+VARIABLE = "UNNOISE_DATA"
+"""The environment variable that names the folder of data."""
+
+_MAGIC = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\x00"}
+
+
+def find(*parts: str) -> Path:
+    """The file or folder at `parts` below the folder that UNNOISE_DATA names.
+
+    Raises:
+        UserError: where the variable is not set, or there is nothing at that place.
+    """
+    wanted = "/".join(parts)
+    if not os.environ.get(VARIABLE):
+        raise UserError(
+            f"{wanted} is looked for in the folder that the environment variable {VARIABLE} names, which is not set: "
+            "set it, or pass path=..."
+        )
+    path = Path(os.environ[VARIABLE], *parts)
+    if not path.exists():
+        raise UserError(f"no such file: {path}: set {VARIABLE} to the folder that holds {wanted}, or pass path=...")
+    return path
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file; that of a gzip or xz file decompressed.
+
+    What is compressed is known by its first bytes; a name in .gz or .xz with other ones is refused.
+
+    Raises:
+        UserError: for a file that is missing, empty, damaged or not what its name says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"no such file: {path}")
+    try:
+        data = path.read_bytes()
+        if not data:
+            raise UserError(f"{path} is empty: fetch it again")
+        kind = next((k for k, magic in _MAGIC.items() if data.startswith(magic)), "")
+        if path.suffix in _MAGIC and kind != path.suffix:
+            raise UserError(
+                f"{path} is not a {path.suffix[1:]} file: fetch it again, or rename it if it is decompressed"
+            )
+        if kind == ".gz":
+            return gzip.decompress(data)
+        return lzma.decompress(data) if kind == ".xz" else data
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
+        raise UserError(f"{path} is damaged or cut short: {e}: fetch it again") from e
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, plain, gzip or xz, without its byte order mark; line ends as they are.
+
+    Raises:
+        UserError: as `read_bytes`, and for bytes that are not UTF-8, naming the first.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8").removeprefix(codecs.BOM_UTF8.decode())
+    except UnicodeDecodeError as e:
+        raise UserError(
+            f"{path} is not UTF-8: byte 0x{data[e.start]:02x} at offset {e.start}: convert it (iconv -t utf-8)"
+        ) from e
+
+
+def read_arrays(path: str | Path, *names: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of these names in an npz file, or of all where none is named; nothing is unpickled.
+
+    Raises:
+        UserError: for a file that is missing, damaged, not npz or without one of the arrays.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is a folder, not an npz file" if path.is_dir() else f"no such file: {path}")
+    try:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as file:
+            there = file.files
+            found = {k: file[k] for k in names or there if k in there}
+    except (TypeError, AttributeError, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as e:
+        raise UserError(f"{path} is not a readable npz file: {e}") from e
+    except (zipfile.BadZipFile, NotImplementedError) as e:
+        raise UserError(f"{path} is damaged or cut short: {e}: fetch it again") from e
+    if missing := [k for k in names if k not in found]:
+        raise UserError(f"{path} has no array {missing[0]!r}, only {sorted(there) or 'nothing'}")
+    return found

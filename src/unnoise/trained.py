@@ -1,0 +1,96 @@
+"""Components of runs: averaged weights, and networks that one run takes over from another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unnoise import checkpoint
+from unnoise.checkpoint import CheckpointError
+from unnoise.errors import UserError
+from unnoise.optim import reconstruct
+from unnoise.spec import Pending
+
+
+@dataclass(frozen=True)
+class Trained(Pending):
+    """A component of a run that is trained already: a codec, a teacher; it is taken as it stands and stays so.
+
+    Checkpoints of the run that takes it hold it themselves: once started, that needs the other run no more.
+
+    Args:
+        run: folder of the other run, or of a saved model.
+        recipe: by which it is trained, for the message where it is missing.
+        component: which.
+    """
+
+    run: str
+    recipe: str
+    component: str = "model"
+
+    def __call__(self) -> Any:
+        """The component with its averaged weights; Raises UserError where there is no such run or component."""
+        if not Path(self.run).exists():
+            raise UserError(
+                f"no such run: {self.run}, which this recipe builds on: unnoise train {self.recipe} --out {self.run}"
+            )
+        contents = load(Path(self.run), None)
+        if self.component not in contents.specs:
+            raise UserError(f"{self.run} has no component {self.component!r}, only {sorted(contents.specs)}")
+        return checkpoint.components(contents)[self.component]
+
+
+def load(path: Path, weights: str | float | None) -> checkpoint.Contents:
+    """The contents of a run or a saved model, with averaged weights in the place of those as trained.
+
+    Args:
+        path: a run folder, a checkpoint folder, or what `Model.save` wrote.
+        weights: a relative width, "raw", or None for the width that the recipe names.
+
+    Raises:
+        CheckpointError: for a folder that is missing, empty, damaged, changed or foreign.
+        UserError: for a width that cannot be made.
+    """
+    contents = checkpoint.read(checkpoint.locate(path))
+    facts = contents.facts
+    width = facts.get("average", "raw") if weights is None else weights
+    if width != "raw":
+        average = _average(path, contents, float(width))
+        for name in facts.get("trains", ["model"]):
+            own = {k.removeprefix(f"{name}."): v for k, v in average.items() if k.startswith(f"{name}.")}
+            contents.weights[name] = own
+    return contents
+
+
+def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[str, Tensor]:
+    """The averaged weights, as "component.name": as tracked, or made of the run's snapshots."""
+    tracked = contents.groups.get(f"ema-{width:g}")
+    if tracked is not None:
+        return tracked
+    seen = int(contents.facts.get("seen", 0))
+    own = {float(k.removeprefix("ema-")): v for k, v in contents.groups.items() if k.startswith("ema-")}
+    files = sorted((path / "ema").glob("*.safetensors"), key=lambda f: int(f.stem))
+    before = [f for f in files if int(f.stem) <= seen]
+    if not before:
+        raise CheckpointError(
+            f"{path} tracks averages of width {sorted(own)} and has no snapshots to make {width:g} from"
+        )
+    # A checkpoint mostly lies between two snapshots; its own averages are one more.
+    snapshots = [(seen, w, named) for w, named in own.items()]
+    snapshots += [s for f in before if int(f.stem) < seen for s in _snapshots(f)]
+    try:
+        return reconstruct(snapshots, width, seen)
+    except ValueError as e:
+        raise UserError(str(e)) from e
+
+
+def _snapshots(file: Path) -> Sequence[tuple[int, float, dict[str, Tensor]]]:
+    by_width: dict[float, dict[str, Tensor]] = {}
+    for key, tensor in checkpoint.load_tensors(file).items():
+        width, _, name = key.partition("/")
+        by_width.setdefault(float(width), {})[name] = tensor
+    return [(int(file.stem), width, named) for width, named in by_width.items()]
