@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unnoise import spec
 from unnoise.nets import Transformer
 from unnoise.nets.attention import attend
-from unnoise.nets.transformer import rotary
+from unnoise.nets.sequence import rotary
 
 SMALL = {"width": 16, "depth": 2, "head_width": 8}
 TIGHT = {"rtol": 0.0, "atol": 1e-10}

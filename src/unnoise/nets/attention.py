@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unnoise.nets.layers import Given, dual, group_norm, merge, zero
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(d)) v in each head, d = C / heads: [B, N, C].
 
     Args:
@@ -18,14 +18,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
         v: [B, L, C].
         heads: how many; a divisor of C.
         mask: [B, L] bool, True = may be attended to; at least one a row.
+        causal: query n attends to keys 0 .. n alone, and always to its own, N = L.
     """
     q, k, v = (z.view(*z.shape[:2], heads, -1).transpose(1, 2) for z in (q, k, v))
     mask = None if mask is None else mask[:, None, None, :]
-    if any(dual(z) for z in (q, k, v)):  # the fused kernels have no forward-mode derivative
+    tangents = any(dual(z) for z in (q, k, v))
+    if causal and (mask is not None or tangents):  # without a mask the fused kernels skip what lies ahead
+        back = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        # Its own: padding before the first real element would have nothing to attend to.
+        mask = back if mask is None else (back & mask) | torch.eye(len(back), dtype=torch.bool, device=q.device)
+    if tangents:  # the fused kernels have no forward-mode derivative
         scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
         out = (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(dim=-1) @ v
     else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
     return out.transpose(1, 2).flatten(2)
 
 

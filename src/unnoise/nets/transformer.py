@@ -1,15 +1,14 @@
 """A transformer for token sequences, sequences of vectors and sets of vectors."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.nets.attention import attend, heads_of
 from unnoise.nets.embedding import Embedding, check_conditions
-from unnoise.nets.layers import dual, zero
+from unnoise.nets.layers import zero
+from unnoise.nets.sequence import InducedAttention, SequenceAttention
 
 
 class Transformer(nn.Module):
@@ -144,103 +143,6 @@ class Transformer(nn.Module):
             raise ValueError("inducing vectors summarise a set, which has no order: positions=False, causal=False")
         if taken := {"vector", "mask"} & self.labels.keys():
             raise ValueError(f"{sorted(taken)} cannot be names of labels: they are other conditions")
-
-
-def rotary(z: Tensor, heads: int, first: int = 0) -> Tensor:
-    """Rotary embedding: channels (k, k + d/2) of each head, as a plane, turned by an angle that tells the position n.
-
-        angle(n, k) = n 10000^(-2k/d),   k = 0 .. d/2 - 1,   d = C / heads
-
-    The inner product of a query at m and a key at n then depends on m - n alone, not on m and n.
-
-    Source: Su et al. 2021, arXiv 2104.09864, eq. 34; the planes are paired as in GPT-NeoX.
-
-    Args:
-        z: queries or keys [B, N, C].
-        heads: how many; C / heads is even.
-        first: position of element 0.
-    """
-    dtype = torch.promote_types(z.dtype, torch.float32)  # bfloat16 cannot hold the phase of position 1000
-    d = z.shape[-1] // heads
-    n = torch.arange(first, first + z.shape[1], dtype=dtype, device=z.device)
-    k = torch.arange(d // 2, dtype=dtype, device=z.device)
-    angle = n[:, None, None] * torch.exp(-2 * math.log(10000) / d * k)
-    a, b = z.to(dtype).view(*z.shape[:2], heads, 2, d // 2).unbind(-2)
-    turned = torch.stack([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=-2)
-    return turned.flatten(2).to(z.dtype)
-
-
-class SequenceAttention(nn.Module):
-    """W_o attend(q, k, v), (q, k, v) = W_qkv h: [B, N, C] -> [B, N, C].
-
-    Args:
-        channels: C.
-        head_width: channels a head.
-        positions: whether queries and keys are told theirs, see `rotary`.
-        causal: element n attends to 0 .. n alone.
-    """
-
-    def __init__(self, channels: int, head_width: int, *, positions: bool, causal: bool) -> None:
-        super().__init__()
-        self.heads = heads_of(channels, head_width)
-        self.positions, self.causal = positions, causal
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
-
-    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = self.qkv(h).chunk(3, dim=-1)
-        if self.positions:
-            q, k = rotary(q, self.heads), rotary(k, self.heads)
-        return self.out((_attend_back if self.causal else attend)(q, k, v, self.heads, mask))
-
-
-def _attend_back(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """`attend`, where element n attends to the elements 0 .. n that the mask [B, N] leaves, and to itself."""
-    n = q.shape[1]
-    q, k, v = (z.view(*z.shape[:2], heads, -1).transpose(1, 2) for z in (q, k, v))
-    back = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
-    if mask is not None:  # itself: padding before the first real element would have nothing to attend to
-        back = (back & mask[:, None, None, :]) | torch.eye(n, dtype=torch.bool, device=q.device)
-    if any(dual(z) for z in (q, k, v)):  # the fused kernels have no forward-mode derivative
-        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
-        out = scores.masked_fill(~back, -math.inf).softmax(dim=-1) @ v
-    elif mask is None:  # the fused kernels skip what lies ahead
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=back)
-    return out.transpose(1, 2).flatten(2)
-
-
-class InducedAttention(nn.Module):
-    """Attention of a set to itself through M learned vectors, at cost N M: [B, N, C] -> [B, N, C].
-
-        s = i + W_s attend(W i, W_k h, W_v h)                           the M vectors i look at the set
-        out = W_o attend(W h, W_k' norm(s), W_v' norm(s))               the set looks at them
-
-    Source: Lee et al. 2019, arXiv 1810.00825, eq. 9 and 10, without the feed-forward layer on s.
-
-    Args:
-        channels: C.
-        head_width: channels a head.
-        inducing: M.
-    """
-
-    def __init__(self, channels: int, head_width: int, inducing: int) -> None:
-        super().__init__()
-        self.heads = heads_of(channels, head_width)
-        self.inducing = nn.Parameter(nn.init.xavier_uniform_(torch.empty(inducing, channels)))
-        self.q_set, self.kv_set = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
-        self.q_inducing, self.kv_inducing = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
-        self.summary = nn.Linear(channels, channels)
-        self.norm = nn.LayerNorm(channels)
-        self.out = nn.Linear(channels, channels)
-
-    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
-        q = self.q_inducing(self.inducing).expand(len(h), -1, -1)
-        k, v = self.kv_set(h).chunk(2, dim=-1)
-        s = self.inducing + self.summary(attend(q, k, v, self.heads, mask))
-        k, v = self.kv_inducing(self.norm(s)).chunk(2, dim=-1)
-        return self.out(attend(self.q_set(h), k, v, self.heads))
 
 
 class _AdaptiveNorm(nn.Module):
