@@ -150,7 +150,7 @@ def test_tensorboard(
     ("arguments", "message"),
     [
         (["digit"], "unknown recipe 'digit': did you mean digits"),
-        (["zzzz"], "unknown recipe 'zzzz'; there are: digits"),
+        (["zzzz"], "unknown recipe 'zzzz'; there are: .*digits"),
         (["none.py"], r"no such file: none\.py"),
         (["digits", "-s", "model.net.widht=8"], "unknown key 'model.net.widht': did you mean model.net.width"),
         (["digits", "-s", "optim.lr=fast"], "optim.lr is a number, got 'fast'"),

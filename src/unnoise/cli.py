@@ -1,4 +1,4 @@
-"""The command line: train | resume | sample | evaluate | info | list."""
+"""The command line: train | resume | join | sample | evaluate | info | list."""
 
 from __future__ import annotations
 
@@ -93,8 +93,21 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--tensorboard", action="store_true", help="also log to RUN/tensorboard (extra tensorboard)")
     resume.set_defaults(run_command=_resume)
 
-    sample = commands.add_parser("sample", help="sample a run", description=_sample.__doc__)
-    sample.add_argument("run", type=Path, metavar="RUN", help="a run, a checkpoint or a saved model")
+    join = commands.add_parser("join", help="make one system of several runs", description=_join.__doc__)
+    join.add_argument("out", type=Path, metavar="SYSTEM", help="the folder to make")
+    join.add_argument("stages", nargs="+", metavar="NAME=RUN", help="a stage and its run, in the order of sampling")
+    join.add_argument(
+        "--link",
+        action="append",
+        metavar="TARGET.CONDITION=SOURCE",
+        help="up.low=base: what base makes is low of up; repeatable (default: what each stage cannot do without is "
+        "what the stage before makes)",
+    )
+    join.add_argument("--weights", default=None, metavar="WIDTH|raw", help="which weights, as for sample")
+    join.set_defaults(run_command=_join)
+
+    sample = commands.add_parser("sample", help="sample a run or a system", description=_sample.__doc__)
+    sample.add_argument("run", type=Path, metavar="RUN", help="a run, a checkpoint, a saved model or a system")
     sample.add_argument("-n", type=int, default=16, help="how many (default 16)")
     sample.add_argument("--seed", type=int, default=0, help="of the first; sample i has seed + i (default 0)")
     sample.add_argument(
@@ -102,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="label=3, label=0,1,2 or label=all; repeatable",
+        help="label=3, label=0,1,2 or label=all; low=FILE.npz: its column of this name, or else x; repeatable",
     )
     sample.add_argument("--sampler", help="see `unnoise list`; with arguments: 'Ancestral(eta=0.5)'")
     sample.add_argument("--steps", type=int, help="number of steps")
@@ -127,8 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", default=None, metavar="WIDTH|raw", help="which weights, as for sample")
     evaluate.set_defaults(run_command=_evaluate)
 
-    info = commands.add_parser("info", help="what a recipe, a run or data consist of", description=_info.__doc__)
-    info.add_argument("what", metavar="NAME|FILE.py|RUN|DATA.npz")
+    info = commands.add_parser(
+        "info", help="what recipes, runs, systems and data consist of", description=_info.__doc__
+    )
+    info.add_argument("what", metavar="NAME|FILE.py|RUN|SYSTEM|DATA.npz")
     info.set_defaults(run_command=_info)
 
     listing = commands.add_parser("list", help="recipes, samplers, networks, runs", description=_list.__doc__)
@@ -136,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (train, resume, sample, evaluate):
         command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
-    for command in (resume, sample, evaluate, info):
+    for command in (resume, join, sample, evaluate, info):
         command.add_argument("--types", metavar="FILE.py", help="a file with classes of yours that the run is made of")
     return parser
 
@@ -202,18 +217,41 @@ def _types(o: argparse.Namespace) -> list[type]:
     return types_of(o.types) if o.types else []
 
 
-def _model(o: argparse.Namespace) -> Any:
-    from unnoise.model import Model
-    from unnoise.runtime import pick_device
-
-    device = pick_device(o.device)
+def _weights(o: argparse.Namespace) -> Any:
     try:
-        weights = o.weights if o.weights in (None, "raw") else float(o.weights)
+        return o.weights if o.weights in (None, "raw") else float(o.weights)
     except ValueError:
         raise UserError(f"--weights is an EMA width such as 0.1, or raw; got {o.weights!r}") from None
-    model = Model.load(o.run, weights=weights, device=device, types=_types(o))
+
+
+def _model(o: argparse.Namespace) -> Any:
+    from unnoise import system
+    from unnoise.runtime import pick_device
+
+    weights = _weights(o)
+    model = system.load(o.run, weights=weights, device=pick_device(o.device), types=_types(o))
     model.facts["weights"] = weights
     return model
+
+
+def _join(o: argparse.Namespace) -> None:
+    """Make one folder of several models: each is told, as a condition, what an earlier one makes."""
+    from unnoise.model import Model
+    from unnoise.system import Link, System
+
+    weights, types = _weights(o), _types(o)
+    runs: dict[str, str] = {}
+    for stage in o.stages:
+        name, _, run = stage.partition("=")
+        if not name or not run:
+            raise UserError(f"stage {stage!r} is not understood: write NAME=RUN, as in base=runs/mnist16")
+        if name in runs:
+            raise UserError(f"stage {name!r} is named twice")
+        runs[name] = run
+    links = None if o.link is None else [Link.parse(text) for text in o.link]
+    joined = System({k: Model.load(run, weights=weights, types=types) for k, run in runs.items()}, links)
+    joined.save(o.out)
+    print(f"{o.out}: {joined}; unnoise sample {o.out} --out samples.png")
 
 
 def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
@@ -228,7 +266,7 @@ def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
 
 
 def _sample(o: argparse.Namespace) -> None:
-    """Sample a run. Sample i depends on seed + i alone, whatever n and batch are. A stopped command goes on."""
+    """Sample a run or a system. Sample i depends on seed + i alone, not on n or batch. A stopped command goes on."""
     from unnoise.export import export
 
     _at_least_one("-n", o.n)
@@ -245,18 +283,25 @@ def _sample(o: argparse.Namespace) -> None:
         stopped = UserError(f"stopped; the same command goes on with {out}")
         stopped.exit_code = 130
         raise stopped from None
-    if model.conditioner is not None and not cond:
-        print(f"no --cond: {', '.join(model.conditioner.names)} follow from the seeds", file=sys.stderr)
+    by_default = [] if cond else list(model.conditions(1, o.seed, cond))
+    if by_default:
+        print(f"no --cond: {', '.join(by_default)} follow from the seeds", file=sys.stderr)
     print(f"{out}: {o.n} samples" + ("" if len(files) == 1 else f" in {len(files)} files"))
 
 
 def _conditions(pairs: Sequence[str]) -> dict[str, Any]:
+    from unnoise.data.arrays import read_npz
+
     cond: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not text:
             raise UserError(f"--cond {pair!r} is not understood: write label=3, label=0,1,2 or label=all")
-        cond[name] = "all" if text == "all" else [_number(name, v) for v in text.split(",")]
+        if text.endswith(".npz"):
+            columns = read_npz(text)
+            cond[name] = columns.get(name, columns["x"])
+        else:
+            cond[name] = "all" if text == "all" else [_number(name, v) for v in text.split(",")]
     return cond
 
 

@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from unnoise.checkpoint import replace_json
 from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError
 from unnoise.log import read_json
-from unnoise.model import Model
 from unnoise.samples import Samples, require_pictures
 from unnoise.spec import describe
 
+LISTED = 1000
+"""Conditions of more numbers are recorded as a hash."""
+
+
+class Generator(Protocol):
+    """What can be sampled: a `Model` or a `System`."""
+
+    @property
+    def codec(self) -> Any:
+        """Of the samples."""
+        ...
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The parts that have weights."""
+        ...
+
+    def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Conditions of n rows: as asked for, and by default."""
+        ...
+
+    def settings(self, sampler: Any = None, steps: Any = None, guidance: Any = None) -> Any:
+        """The defaults with what is given in their place, as a value that can be described."""
+        ...
+
+    @property
+    def sample(self) -> Callable[..., Any]:
+        """As `Model.sample`: n, seed, batch, settings and conditions to `Samples`."""
+        ...
+
 
 def export(
-    model: Model,
+    model: Generator,
     out: Path,
     n: int,
     *,
@@ -37,7 +67,7 @@ def export(
     chunks wait in `<out>.parts`, which is removed at the end. Beside them lies what they were made with.
 
     Args:
-        model: to sample from.
+        model: what to sample from: a model, a system.
         out: where to; its suffix says what.
         n: how many.
         seed: of the first.
@@ -67,7 +97,7 @@ def export(
     chosen = model.settings(*(settings.get(k) for k in ("sampler", "steps", "guidance")))
     made = {
         "sampling": describe(chosen),
-        "cond": {k: v if isinstance(v, str) else torch.as_tensor(v).tolist() for k, v in cond.items()},
+        "cond": {k: v if isinstance(v, str) else _listed(torch.as_tensor(v)) for k, v in cond.items()},
         "deterministic": bool(settings.get("deterministic")),
         "weights": _fingerprint(model),
     } | ({"n": n, "seed": seed} if single else {})
@@ -98,10 +128,21 @@ def export(
     return [out]
 
 
-def _fingerprint(model: Model) -> str:
+def _listed(value: Tensor) -> Any:
+    """Numbers as they are; pictures, and what else would fill the record, as a hash."""
+    if value.numel() <= LISTED:
+        return value.tolist()
+    return f"sha256 {_sha256({'': value})}"
+
+
+def _fingerprint(model: Generator) -> str:
     """A hash of the weights: two runs of one recipe are not the same model."""
+    return _sha256({f"{i}.{k}": x for i, m in enumerate(model.modules) for k, x in m.state_dict().items()})
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, x in sorted(model.denoiser.state_dict().items()):
+    for name, x in sorted(tensors.items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

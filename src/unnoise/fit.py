@@ -318,13 +318,19 @@ class Session:
             return
         with self.state.averaged(self.recipe.average):
             try:
-                samples = self.model().sample(GRID)
+                samples = self.model().sample(GRID, **self._needed())
             except FloatingPointError:
                 say("the samples are not finite: training diverges, or has not found its feet; a lower optim.lr helps")
                 return
         samples.save(self.path / "samples" / f"{self.state.seen:09d}.png")
         for logger in self.loggers:
             logger.image(self.state.seen, "samples", samples.codec.grid(samples.raw))
+
+    def _needed(self) -> dict[str, Any]:
+        """Conditions that have no default, as those of the first items that are held out (or else trained on)."""
+        needs = getattr(self.state.components.get("conditioner"), "needs", ())
+        columns = self.data.held_out if len(self.data.held_out["x"]) else self.data.train
+        return {k: columns[k][:GRID] for k in needs}
 
     def snapshot(self) -> None:
         """The averaged weights in bf16, for reconstruction at any width."""

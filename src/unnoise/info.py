@@ -1,4 +1,4 @@
-"""What `unnoise info` says of a recipe, a run, a model or a file of data."""
+"""What `unnoise info` says of a recipe, a run, a model, a system or a file of data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unnoise import checkpoint, recipes
+from unnoise import checkpoint, recipes, system
 from unnoise.core.objective import EDGES
 from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError
@@ -19,10 +19,12 @@ from unnoise.spec import build
 
 
 def lines(what: str, types: Sequence[type] = ()) -> Iterator[str]:
-    """Lines about a recipe's name or file, a run or model folder, or an npz file."""
+    """Lines about a recipe's name or file, a folder of a run, a model or a system, or an npz file."""
     path = Path(what)
     if path.suffix == ".npz":
         yield from _data(path)
+    elif system.is_system(path):
+        yield from _system(path)
     elif path.is_dir():
         yield from _run(path, types)
     elif path.suffix == ".py" or what in recipes.names():
@@ -45,21 +47,23 @@ def _recipe(recipe: Any) -> Iterator[str]:
         yield f"{key.name:{width}}  {value:24}  {key.meaning}".rstrip()
 
 
+def _system(path: Path) -> Iterator[str]:
+    stages, links = system.read(path)
+    yield f"system in {path}: {' -> '.join(stages)}"
+    for link in links:
+        yield f"{link.condition} of {link.target} is what {link.source} makes"
+    for name in stages:
+        first, *rest = _contents(path / name, checkpoint.read(path / name))
+        yield f"{name}: {first}"
+        yield from (f"  {line}" for line in rest)
+    yield f"`unnoise info {path / stages[-1]}` says all of a stage"
+
+
 def _run(path: Path, types: Sequence[type]) -> Iterator[str]:
     folder = checkpoint.locate(path)
     contents = checkpoint.read(folder)
     facts = contents.facts
-    yield f"{facts.get('name', 'model')} in {folder}"
-    parameters = {k: sum(v.numel() for v in w.values()) for k, w in contents.weights.items()}
-    yield "components: " + ", ".join(
-        f"{k} ({parameters[k]:,} numbers)" if k in parameters else k for k in contents.specs
-    )
-    if "seen" in facts:
-        of = f" of {facts['total']:,}" if facts.get("total") else ""
-        yield (
-            f"{facts['seen']:,}{of} samples seen in {facts.get('elapsed', 0) / 60:.1f} minutes, seed {facts['seed']}, "
-            f"{facts['precision']}; unnoise {facts['unnoise']}, torch {facts['torch']}"
-        )
+    yield from _contents(folder, contents)
     log = read_lines(path / "metrics.jsonl")
     if log:
         last = log[-1]
@@ -72,6 +76,21 @@ def _run(path: Path, types: Sequence[type]) -> Iterator[str]:
                 yield f"  {low:>5} .. {high:<5} {show[0]} {show[1]}"
     if "recipe" in facts:
         yield from _recipe(build(facts["recipe"], types, lazy=True))
+
+
+def _contents(folder: Path, contents: checkpoint.Contents) -> Iterator[str]:
+    facts = contents.facts
+    yield f"{facts.get('name', 'model')} in {folder}"
+    parameters = {k: sum(v.numel() for v in w.values()) for k, w in contents.weights.items()}
+    yield "components: " + ", ".join(
+        f"{k} ({parameters[k]:,} numbers)" if k in parameters else k for k in contents.specs
+    )
+    if "seen" in facts:
+        of = f" of {facts['total']:,}" if facts.get("total") else ""
+        yield (
+            f"{facts['seen']:,}{of} samples seen in {facts.get('elapsed', 0) / 60:.1f} minutes, seed {facts['seed']}, "
+            f"{facts['precision']}; unnoise {facts['unnoise']}, torch {facts['torch']}"
+        )
 
 
 def _data(path: Path) -> Iterator[str]:

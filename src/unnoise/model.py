@@ -101,8 +101,9 @@ class Model:
         sampling = build(facts["sampling"], types) if "sampling" in facts else Sampling()
         model = Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), sampling, facts)
         model.more = {k: v for k, v in parts.items() if k not in ("model", "codec", "process", "conditioner")}
-        for module in model.modules:
-            module.eval()
+        for module in (*model.modules, *model.more.values()):
+            if isinstance(module, nn.Module):
+                module.eval()
         return model.to(device)
 
     def save(self, path: str | Path) -> None:

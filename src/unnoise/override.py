@@ -38,7 +38,7 @@ class Key(NamedTuple):
 def keys(value: Any, prefix: str = "") -> Iterator[Key]:
     """Every key below `value` with its value and its meaning (from the docstring's Args)."""
     meanings = _meanings(_class_of(value))
-    for name, part in fields_of(value).items():
+    for name, part in _parts(value).items():
         path = f"{prefix}{name}"
         yield Key(path, part, meanings.get(name, ""))
         if _is_composite(part):
@@ -62,12 +62,14 @@ def override(value: Any, assignment: str) -> Any:
 
 def _set(value: Any, path: list[str], full: str, text: str) -> Any:
     head, *rest = path
-    current = fields_of(value)[head]
+    current = _parts(value)[head]
     if rest:
         new = _set(current, rest, full, text)
     else:
         plain = type(current) if isinstance(current, bool | int | float | str) else Any  # no annotation: more of it
         new = parse(text, _hints(_class_of(value)).get(head, plain), current, full)
+    if isinstance(value, Mapping):
+        return {**value, head: new}
     try:
         return value.replace(**{head: new}) if isinstance(value, Build) else dataclasses.replace(value, **{head: new})
     except (ValueError, TypeError) as e:
@@ -195,7 +197,13 @@ def _fits(cls: type, hint: Any, current: Any) -> bool:
     return all(any(k in vars(c) for c in cls.__mro__) for k in wanted)  # every class has a __call__: its type's
 
 
+def _parts(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else fields_of(value)
+
+
 def _is_composite(value: Any) -> bool:
+    if isinstance(value, Mapping):  # components by name; not numbers by name, which are set together
+        return bool(value) and all(_is_composite(v) for v in value.values())
     return isinstance(value, Build) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
 
 
@@ -204,13 +212,15 @@ def _class_of(value: Any) -> type[Any]:
 
 
 def _hints(cls: type) -> dict[str, Any]:
+    if issubclass(cls, Mapping):
+        return {}
     target = cls.__init__ if issubclass(cls, nn.Module) else cls
     return typing.get_type_hints(target)
 
 
 def _meanings(cls: type) -> dict[str, str]:
     """The "Args:" of a docstring, by name."""
-    doc = inspect.getdoc(cls) or ""
+    doc = "" if issubclass(cls, Mapping) else inspect.getdoc(cls) or ""
     match = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
     if match is None:
         return {}

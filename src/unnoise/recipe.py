@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from unnoise.core.condition import Conditioner
+from unnoise.core.condition import Codec, Conditioner
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.level import Levels
 from unnoise.core.objective import Denoising, Objective
@@ -140,7 +140,7 @@ class Recipe:
     name: str
     data: Source
     model: Pending
-    codec: Any
+    codec: Codec | Pending
     objective: Objective = Denoising()
     conditioner: Conditioner | None = None
     optim: AdamW = field(default_factory=AdamW)

@@ -13,7 +13,7 @@ from unnoise import checkpoint
 from unnoise.checkpoint import CheckpointError
 from unnoise.errors import UserError
 from unnoise.optim import reconstruct
-from unnoise.spec import Pending
+from unnoise.spec import Build, Pending
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,27 @@ class Trained(Pending):
         if self.component not in contents.specs:
             raise UserError(f"{self.run} has no component {self.component!r}, only {sorted(contents.specs)}")
         return checkpoint.components(contents)[self.component]
+
+
+@dataclass(frozen=True)
+class Begun(Pending):
+    """A network that begins with the weights of a trained one where names and shapes agree, and is trained further.
+
+    Args:
+        net: the network; what it has beyond the trained one keeps its fresh values.
+        start: the trained one.
+    """
+
+    net: Build[Any]
+    start: Trained
+
+    def __call__(self) -> Any:
+        """The network; Raises UserError where there is no such run, and where nothing fits."""
+        net = self.net()
+        fresh = checkpoint.adopt_weights(net, self.start().state_dict())
+        if len(fresh) == len(net.state_dict()):
+            raise UserError(f"no weight of {self.start.run} fits this recipe's {type(net).__name__}")
+        return net
 
 
 def load(path: Path, weights: str | float | None) -> checkpoint.Contents:

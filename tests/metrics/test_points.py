@@ -188,7 +188,7 @@ def test_the_validation_metric_is_the_test_metric() -> None:
     """Pitfall 36. One function for both, exact and approximate earth mover's distances agree within the bound of the
     latter, and either normalisation removes the units in which training holds the clouds; without one, figures of
     validation (here 3 x - 1) are not those of the test."""
-    a, b = airplanes(12, 12, 48)
+    a, b = airplanes(8, 8, 48)
     training = 3 * a - 1, 3 * b - 1
     for how in ("sphere", "box"):
         x, y = normalise(a, how), normalise(b, how)
@@ -198,10 +198,16 @@ def test_the_validation_metric_is_the_test_metric() -> None:
             assert minimum_matching_distance(found) != pytest.approx(
                 minimum_matching_distance(distance(*training)), rel=0.5
             )
-        exact, near = emd(x, y), emd_approximate(x, y)
-        assert (near >= exact - 1e-9).all() and (near <= exact + 0.02).all()
-        assert 0 <= minimum_matching_distance(near) - minimum_matching_distance(exact) <= 0.02
-        assert nna(x, y, emd_approximate) == pytest.approx(nna(x, y, emd), abs=2 / 24)
+        sets = (x, x), (x, y), (y, y)
+        exact, near = ([f(u, v) for u, v in sets] for f in (emd, lambda u, v: emd_approximate(u, v, 0.005)))
+        for e, n in zip(exact, near, strict=True):
+            assert (n >= e - 1e-9).all() and (n <= e + 0.005).all()
+        # only an item whose two nearest distances are closer than the error can change sides
+        own = [d.clone().fill_diagonal_(float("inf")).amin(1) for d in (exact[0], exact[2])]
+        other = [exact[1].amin(1), exact[1].amin(0)]
+        close = (torch.cat(own) - torch.cat(other)).abs() <= 0.005
+        assert close.double().mean() < 0.5
+        assert abs(one_nna(*near) - one_nna(*exact)) <= close.double().mean()
     # the two normalisations are two metrics: which one is part of the protocol
     by_how = [minimum_matching_distance(chamfer(normalise(a, how), normalise(b, how))) for how in ("sphere", "box")]
     assert by_how[1] > 1.2 * by_how[0]

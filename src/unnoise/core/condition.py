@@ -20,7 +20,7 @@ class Conditioner(Protocol):
     """From raw conditions to what the network takes; may own weights (a text encoder).
 
     A condition "mask" [B, N] (True = real) among those of a batch says which elements of axis 1 exist: the process is
-    bound to it, and `null` keeps it.
+    bound to it, and `null` keeps it. It may state `needs`: those of `names` that have no default and must be asked for.
     """
 
     @property

@@ -154,11 +154,13 @@ def _in_space(process: Any, x0: Any) -> Any:
     return process.project(Estimate(x0)).x0
 
 
-def _quantiles(stratify: bool, batch: Batch, rng: Rng) -> Tensor:
+def quantiles(stratify: bool, batch: Batch, rng: Rng) -> Float[Tensor, " b"]:
+    """Where in the density each row looks: spread over the stream where the batch says positions, else independent."""
     return uniforms(rng.fold(0), batch.get("position") if stratify else None)
 
 
-def _require_probability(drop: float) -> None:
+def require_probability(drop: float) -> None:
+    """Refuse a share of dropped conditions that is none; Raises ValueError."""
     if not 0 <= drop < 1:
         raise ValueError(f"drop is a probability in [0, 1), got {drop}")
 
@@ -187,25 +189,26 @@ class Denoising:
     model: str = "model"
 
     def __post_init__(self) -> None:
-        _require_probability(self.drop)
+        require_probability(self.drop)
 
     def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
         """The loss of each row; `value` is the mean square of the network's residual."""
-        return self.at(_quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
+        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density, as the held-out loss by noise level is measured."""
         at, model = pose(self, u, components, batch, rng, drop), components[self.model]
         eps = at.process.noise(at.x0, rng.fold(1))
         residual = at.process.space.project(model.residual(at.x0, eps, at.level, at.cond))
-        weight = self._weight(model, at.exact, at.log_p).to(at.x0.dtype)
+        weight = residual_weight(self.weight, model, at.exact, at.log_p).to(at.x0.dtype)
         return Loss(row_mean(residual.square(), at.mask), weight, at.exact)
 
-    def _weight(self, model: Any, level: Level, log_p: Tensor) -> Tensor:
-        """The one place where a weight of x0_hat - x0 becomes a weight of the network's residual."""
-        if self.weight is None:
-            return torch.ones_like(log_p)
-        return _per_level(self.weight, level, log_p) * model.parameterization(level).c_out ** 2
+
+def residual_weight(weight: Weight | None, model: Any, level: Level, log_p: Tensor) -> Float[Tensor, " b"]:
+    """The one place where a weight of x0_hat - x0 becomes a weight of the network's residual."""
+    if weight is None:
+        return torch.ones_like(log_p)
+    return _per_level(weight, level, log_p) * model.parameterization(level).c_out ** 2
 
 
 def _per_level(weight: Weight, level: Level, log_p: Tensor) -> Tensor:
@@ -237,11 +240,11 @@ class MaskedTokens:
     model: str = "model"
 
     def __post_init__(self) -> None:
-        _require_probability(self.drop)
+        require_probability(self.drop)
 
     def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
         """The loss of each row; `value` is the mean over tokens of -log p at those that are masked."""
-        return self.at(_quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
+        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density."""
@@ -276,7 +279,7 @@ class Joint:
     model: str = "model"
 
     def __post_init__(self) -> None:
-        _require_probability(self.drop)
+        require_probability(self.drop)
         if self.weights.keys() != self.process.parts.keys() or not self.factors.keys() <= self.weights.keys():
             raise ValueError(
                 f"the parts of the process are {sorted(self.process.parts)}, weights are given for "
@@ -285,7 +288,7 @@ class Joint:
 
     def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
         """The loss of each row, the sum over parts; scalars hold each part's own mean."""
-        return self.at(_quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
+        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density."""

@@ -200,12 +200,12 @@ class LearnedVariance:
     With f = (v + 1) / 2 of the second half v, the step's variance is exp(f log large + (1 - f) log small), from the
     posterior's to that of standard normal data (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15). The estimate carries
     the Var[x0 | x] that makes `Gaussian.backward(var="learned")` draw with it. So it depends on where the step goes:
-    without `to` there is no variance. In a step to clean data, whose small variance is 0, it is floored at `floor` of
-    the large one.
+    without `to` there is no variance. In a step to clean data, whose small variance is 0, `floor` times the large one
+    stands in its place. v is not bounded, as theirs is not: Var[x0 | x] may be negative, the step's variance is not.
 
     Args:
         mean: what the first half means.
-        floor: smallest ratio of the two variances.
+        floor: ratio of the two variances in a step to clean data.
     """
 
     mean: Affine
@@ -234,10 +234,9 @@ class LearnedVariance:
             return est
         src, dst = level.like(x), to.like(x)
         c = posterior(src, dst)
-        # In log, as shares of the large one: f = 1 is exact and f = 0 is floored.
-        share = (c.small / c.large).clamp(min=self.floor)
+        share = torch.where(c.small > 0, c.small / c.large, self.floor)
         total = c.large * share ** ((1 - v.to(x.dtype)) / 2)
-        return est._replace(var=((total - c.small).clamp(min=0) / c.gain**2).expand_as(x))
+        return est._replace(var=((total - c.small) / c.gain**2).expand_as(x))
 
     def residual(
         self, out: Float[Tensor, "b ..."], x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."], level: Level

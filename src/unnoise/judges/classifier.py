@@ -77,6 +77,7 @@ class Classifier:
         shift: augmentation by shifts, in pixels.
         seed: of weights and order.
         count: of samples to read unless told otherwise.
+        stages: halvings of the picture; a large one needs more, or only strokes are seen and not what they make.
     """
 
     codec: Any
@@ -89,11 +90,19 @@ class Classifier:
     shift: int = 1
     seed: int = 0
     count: int = 1000
+    stages: int = 2
 
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
         channels, *sizes = self.codec.blank(1).shape[1:]
-        net = Build(ConvClassifier, channels=channels, classes=self.classes, width=self.width, dims=len(sizes))
+        net = Build(
+            ConvClassifier,
+            channels=channels,
+            classes=self.classes,
+            width=self.width,
+            stages=self.stages,
+            dims=len(sizes),
+        )
         return Recipe(
             name="judge",
             data=data,

@@ -29,7 +29,7 @@ class Figure:
 def figure(name: str, values: Sequence[float], real: float | None) -> Figure:
     """The figure of repeated measurements.
 
-        samples = sum_i v_i / n, error = sqrt(sum_i (v_i - samples)^2 / (n (n - 1))), None for n = 1
+        samples = sum_i v_i / n, error = sqrt(sum_i (v_i - samples)^2 / (n (n - 1))), None for n = 1 or values that are not finite
 
     Args:
         name: what was measured.
@@ -41,7 +41,8 @@ def figure(name: str, values: Sequence[float], real: float | None) -> Figure:
     """
     if not values:
         raise ValueError(f"the figure {name!r} needs at least one value")
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    finite = all(math.isfinite(v) for v in values)
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 and finite else None
     return Figure(name, sum(values) / len(values), real, error)
 
 

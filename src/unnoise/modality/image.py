@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -96,6 +96,10 @@ class Image:
         raw = (x.to(torch.float32) + 1) * ((self.high - self.low) / 2) + self.low
         raw = raw.clamp(self.low, self.high)
         return raw.round().to(torch.uint8) if self.dtype == "uint8" else raw
+
+    def known(self, mask: Bool[Tensor, "b c h w"]) -> Bool[Tensor, "b c h w"]:
+        """Which elements of a state are known where these pixels are: the same."""
+        return mask
 
     def pictures(self, raw: Shaped[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w colours"]:
         """Raw data [N, C, H, W] as uint8 [N, H, W, 1 or 3] to look at: gray, RGB, or the first channel of others."""

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from unnoise.nets.embedding import Embedding, check_conditions
 from unnoise.nets.layers import zero
 
-REACH = 15.0
-"""Bound of a displacement, the sum over the layers: coords_range of Hoogeboom et al. 2022."""
-
 
 class EGNN(nn.Module):
     """net(x, c_noise, mask=..., **cond) for x = {"positions": [B, N, 3], "types": [B, N] or [B, N, K]}.
@@ -20,7 +17,7 @@ class EGNN(nn.Module):
     Every point looks at every other one. With d_ij = |x_i - x_j|, and d_ij(0) that of the input, `depth` times:
 
         m_ij = phi_e(h_i, h_j, d_ij^2, d_ij(0)^2)
-        x_i  = x_i + mean_j (x_i - x_j) / (d_ij + 1) (15 / depth) tanh(phi_x(m_ij))
+        x_i  = x_i + mean_j (x_i - x_j) / (d_ij + 1) (reach / depth) tanh(phi_x(m_ij))
         h_i  = h_i + phi_h(h_i, sum_j sigmoid(W m_ij) m_ij)
 
     where each layer sees (1 + scale) norm(h) + shift, linear functions of the embedding, in place of h. The output
@@ -37,6 +34,8 @@ class EGNN(nn.Module):
         width: of h and of the messages; even. Memory is about B N^2 width numbers a layer.
         depth: number of layers.
         attention: whether messages are weighted by sigmoid(W m_ij); False: by 1.
+        reach: bound of a displacement, the sum over the layers; 15 is coords_range of Hoogeboom et al. 2022, who add up
+            over j where we average: n times it lets a single neighbour of n move a point as far.
         noise_scale: resolution of c_noise, see `noise_features`.
         labels: number of classes by name; given as name=int64 [B], where index `classes` means null.
         vector: D of vector=[B, D]; None: no such condition.
@@ -54,6 +53,7 @@ class EGNN(nn.Module):
         width: int = 64,
         depth: int = 4,
         attention: bool = True,
+        reach: float = 15.0,
         noise_scale: float = 100.0,
         labels: Mapping[str, int] | None = None,
         vector: int | None = None,
@@ -62,14 +62,15 @@ class EGNN(nn.Module):
         if bool(vocabulary) == bool(types):
             raise ValueError(f"give vocabulary (tokens) or types (features), one of them: got {vocabulary}, {types}")
         self.outputs, self.vocabulary, self.types = outputs, vocabulary, types
-        self.width, self.depth, self.attention, self.noise_scale = width, depth, attention, noise_scale
+        self.width, self.depth, self.attention = width, depth, attention
+        self.reach, self.noise_scale = reach, noise_scale
         self.labels, self.vector = dict(labels or {}), vector
         if taken := {"vector", "mask"} & self.labels.keys():
             raise ValueError(f"{sorted(taken)} cannot be names of labels: they are other conditions")
         self.embed = Embedding(features=width, width=width, noise_scale=noise_scale, labels=self.labels, vector=vector)
         self.embed_types = Embedding(features=width, width=width, noise_scale=noise_scale, labels={}, vector=None)
         self.stem = nn.Linear(types, width) if types else nn.Embedding(vocabulary or 0, width)
-        self.layers = nn.ModuleList(_Layer(width, REACH / depth, attention) for _ in range(depth))
+        self.layers = nn.ModuleList(_Layer(width, reach / depth, attention) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = zero(nn.Linear(width, outputs))
 

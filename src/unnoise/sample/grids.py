@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise.core.level import CLEAN, Frame, Level
 from unnoise.core.schedule import Cosine, Linear, ScaledLinear, Schedule, Table, ZeroTerminal
 
-__all__ = ["KarrasGrid", "LogSnrGrid", "RollingGrid", "TrailingGrid", "UniformGrid"]
+__all__ = ["KarrasGrid", "LogSnrGrid", "TrailingGrid", "UniformGrid"]
 
 
 @runtime_checkable
