@@ -21,6 +21,7 @@ from unnoise.spec import build, describe
 real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
 TINY = ("model.net.width=8", "model.net.head_width=8", "sampling.steps=2", "codec.rounds=1")
 TINY += ("judge.samples=256", "judge.width=8", "judge.codec.rounds=1")
+TINY += ("data.length=1024", "codec.length=1024", "judge.codec.length=1024")
 SMALL = Spectra(length=480, rate=8000, window=96, hop=24)
 
 
@@ -112,7 +113,7 @@ def test_the_recipe_from_end_to_end(tmp_path: Path, capsys: Any) -> None:
         assert main([*ask, "--out", str(tmp_path / f"x{suffix}")]) == 0
     x = torch.from_numpy(np.load(tmp_path / "x.npz")["x"])
     heard = torch.stack([read_wav(f, 8000) for f in files])
-    assert x.shape == (3, 1, 4096) and float((heard - x).abs().max()) <= 2**-15
+    assert x.shape == (3, 1, 1024) and float((heard - x).abs().max()) <= 2**-15
     assert np.asarray(Pillow.open(tmp_path / "x.png")).min() == 0
     assert main(["evaluate", str(run), "-n", "1500"]) == 0
     assert "read as asked" in capsys.readouterr().out and (run / "evaluation.json").is_file()

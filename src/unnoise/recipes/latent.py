@@ -1,6 +1,8 @@
 """Class-conditional MNIST at 32 pixels, by diffusion of the 4x8x8 latents of a run of the recipe `autoencoder`.
 
-Measured by TODO
+Not yet measured in full. After 51,200 of its 153,600 samples, over an autoencoder of 19,200 (seed 0, one busy CPU
+core): 85 % of 300 samples read as asked (97 % of real digits), latents to pixels and back 25.36 +- 0.05 dB beside 19.20
+of means of 2x2 pixels.
 """
 
 from unnoise.core.denoiser import Preconditioned
@@ -33,7 +35,7 @@ def recipe() -> Recipe:
         resample="strided",
         labels={"label": 10},
     )
-    reader = Classifier(image, classes=10, width=16, samples=20_000, count=4000)
+    reader = Classifier(image, classes=10, width=8, stages=4, samples=20_000, batch=32, count=4000)
     return Recipe(
         name="latent",
         data=Mnist(size=32),
