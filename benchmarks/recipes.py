@@ -2,8 +2,8 @@
 
     python benchmarks/recipes.py [NAME ...] [--jobs 8] [--out benchmarks/results/recipes.json]
 
-Runs lie in runs/NAME, which must not exist. A recipe that builds on another waits for it. Printed are minutes of training
-and evaluating, and each recipe's table; written are the figures with their protocols.
+Runs lie in runs/NAME, which must not exist. A recipe that builds on another waits for it. Printed are minutes of
+training and evaluating, and each recipe's table; written are the figures with their protocols.
 """
 
 from __future__ import annotations

@@ -355,7 +355,7 @@ def test_a_grid_an_archive_and_a_folder(cli: Callable[..., Result], tmp_path: Pa
 def test_without_conditions_it_says_what_it_does(cli: Callable[..., Result], tmp_path: Path, tiny: Path) -> None:
     shutil.copytree(tiny, tmp_path / "run")
     done = cli("sample", "run", "-n", 12, "--steps", 1)
-    assert done.code == 0 and done.err == "no --cond: classes of label are uniform\n"
+    assert done.code == 0 and done.err == "no --cond: label: a function of each sample's seed\n"
     assert done.out == "run/out: 12 samples in 12 files\n"
     assert (tmp_path / "run" / "out" / "seed000011-label1.png").is_file()
 

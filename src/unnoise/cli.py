@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -170,7 +170,7 @@ def _train(o: argparse.Namespace) -> None:
     _at_least_one("--samples", o.samples)
     out = o.out or RUNS / recipe.name
     with launch(o.device) as run:
-        fit.start(
+        state = fit.start(
             recipe,
             out,
             run,
@@ -184,7 +184,7 @@ def _train(o: argparse.Namespace) -> None:
             loggers=_loggers(o, out) if run.is_main else [],
         )
         if run.is_main:
-            print(f"{out}: done; unnoise sample {out} --out samples.png")
+            print(f"{out}: done{_next(out, state.components)}")
 
 
 def _resume(o: argparse.Namespace) -> None:
@@ -195,9 +195,16 @@ def _resume(o: argparse.Namespace) -> None:
     _at_least_one("--samples", o.samples)
     with launch(o.device) as run:
         loggers = _loggers(o, o.run) if run.is_main else []
-        fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers)
+        state = fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers)
         if run.is_main:
-            print(f"{o.run}: done; unnoise sample {o.run} --out samples.png")
+            print(f"{o.run}: done{_next(o.run, state.components)}")
+
+
+def _next(run: Path, components: Mapping[str, Any]) -> str:
+    """What to do with a run: sample it as a picture, or as files; nothing where it is no denoiser."""
+    if "process" not in components:
+        return ""
+    return f"; unnoise sample {run}" + (" --out samples.png" if hasattr(components["codec"], "grid") else "")
 
 
 def _at_least_one(name: str, value: int | None) -> None:
@@ -285,7 +292,7 @@ def _sample(o: argparse.Namespace) -> None:
         raise stopped from None
     by_default = [] if cond else list(model.conditions(1, o.seed, cond))
     if by_default:
-        print(f"no --cond: {', '.join(by_default)} follow from the seeds", file=sys.stderr)
+        print(f"no --cond: {', '.join(by_default)}: a function of each sample's seed", file=sys.stderr)
     print(f"{out}: {o.n} samples" + ("" if len(files) == 1 else f" in {len(files)} files"))
 
 

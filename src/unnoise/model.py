@@ -276,7 +276,7 @@ class Model:
     def _process(self, cond: Cond) -> Any:
         """The process, bound to the mask among the conditions where there is one."""
         if self.process is None:
-            raise UserError(f"a {type(self.denoiser).__name__} is not a denoiser: there is nothing to sample")
+            raise UserError(f"{type(self.denoiser).__name__} is not a denoiser: there is nothing to sample")
         return self.process.bind(cond["mask"]) if "mask" in cond else self.process
 
     def _blank(self, n: int) -> Any:

@@ -84,6 +84,8 @@ class State:
         self.scale = LossScale(device) if precision == torch.float16 else None
         self.window = torch.zeros(len(self.phases), 3, len(EDGES) + 1, dtype=torch.float32, device=device)
         """Of each phase since the last line of the log, by bin of log-SNR: sum of losses, of weighted ones, count."""
+        self.scalars: dict[str, list[Tensor]] = {}
+        """What objectives log besides, by name, one entry a step since the last line of the log."""
         self.bad = torch.zeros(len(self.phases), 3, dtype=torch.int32, device=device)
         """Of each phase, the steps skipped: in a row until now, most in a row, in all."""
 
@@ -162,6 +164,8 @@ class State:
         sums = window.sum(2).tolist()
         means = [weighted / count if count else math.nan for _, weighted, count in sums]
         more = {f"loss_{'+'.join(p.modules)}": m for p, m in zip(self.phases[1:], means[1:], strict=True)}
+        more |= {k: float(run.mean(torch.stack(v).mean())) for k, v in self.scalars.items()}
+        self.scalars.clear()
         value, _, count = window[0]
         by_level = [float(v / c) if c > 0 else None for v, c in zip(value, count, strict=True)]
         return {"loss": means[0], "loss_by_logsnr": by_level, **more, "skipped": int(self.bad[:, 2].sum())}
@@ -252,7 +256,7 @@ class _Phase:
                     loss = self.module({k: v[piece] for k, v in batch.items()}, key[piece], state.seen)
                     objective = loss.mean / recipe.micro
                     (objective if scale is None else objective * scale.value).backward()
-                losses.append(Loss(loss.value.detach(), loss.weight.detach(), loss.level))
+                losses.append(Loss(loss.value.detach(), loss.weight.detach(), loss.level, loss.scalars))
         lr = self.phase.optim.lr_at(state.seen + recipe.batch, state.total)
         taken = guarded_step(
             self.optimizer, self.own, clip=self.phase.optim.clip, lr=lr, scale=None if scale is None else scale.value
@@ -271,6 +275,8 @@ class _Phase:
         bad = state.bad[self.number]
         streak = torch.where(finite, 0, bad[0] + 1)
         bad.copy_(torch.stack([streak, torch.maximum(bad[1], streak), bad[2] + ~finite]))
+        for k, v in loss.scalars.items():
+            state.scalars.setdefault(k, []).append(v.detach())
         state.window[self.number] += torch.where(finite, by_logsnr(loss), 0.0)
 
 
@@ -296,7 +302,8 @@ def _join(losses: Sequence[Loss]) -> Loss:
         first = first._replace(
             alpha=torch.cat([x.alpha for x in levels]), sigma=torch.cat([x.sigma for x in levels]), host=None
         )
-    return Loss(value, weight, first)
+    scalars = {k: torch.stack([x.scalars[k] for x in losses]).mean() for k in losses[0].scalars}
+    return Loss(value, weight, first, scalars)
 
 
 def _parameters(components: Mapping[str, Any], phase: Phase) -> list[nn.Parameter]:

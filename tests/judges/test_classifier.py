@@ -43,7 +43,9 @@ def test_features_do_not_depend_on_the_chunks(judge: Any) -> None:
 def test_training_is_a_function_of_the_seed() -> None:
     train = Digits().load().train
     small = Classifier(CODEC, 10, width=4, samples=256, batch=64)
-    a, b, c = (replace(small, seed=seed).train(train, torch.device("cpu")).features(train["x"][:20]) for seed in (0, 0, 1))
+    a, b, c = (
+        replace(small, seed=seed).train(train, torch.device("cpu")).features(train["x"][:20]) for seed in (0, 0, 1)
+    )
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 

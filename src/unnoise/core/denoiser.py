@@ -141,6 +141,8 @@ class Preconditioned(nn.Module):
         told = told.expand(x.shape[0]) if told.ndim == 0 else told
         if told.ndim == x.ndim and all(n == 1 for n in told.shape[1:]):
             told = told.reshape(-1).expand(x.shape[0])
+        if told.ndim == x.ndim and told.shape[0] == 1:
+            told = told.expand(x.shape[0], *told.shape[1:])
         return told
 
 

@@ -51,10 +51,10 @@ def pin(est: Estimate, y: Tensor, mask: Tensor) -> Estimate:
     return Estimate(torch.where(mask.unsqueeze(-1), certain(y, est.x0), est.x0))
 
 
-def certain(y: Int64[Tensor, " b *shape"], like: Float[Tensor, " b *shape v"]) -> Float[Tensor, " b *shape v"]:
+def certain(y: Int64[Tensor, " ..."], like: Float[Tensor, " b *shape v"]) -> Float[Tensor, " b *shape v"]:
     """Log-probabilities of one token each: 0 for y, -inf for all others; for y beyond the vocabulary -inf for all."""
     ids = torch.arange(like.shape[-1], device=like.device)
-    return torch.where(y.unsqueeze(-1) == ids, 0.0, -torch.inf).to(like)
+    return torch.where(y.unsqueeze(-1) == ids, 0.0, -torch.inf).to(like).expand(like.shape)
 
 
 def _uniform(x: Tensor, rng: Rng) -> Tensor:
@@ -107,11 +107,11 @@ class Absorbing:
         """See `mix`."""
         return mix(ests, weights)
 
-    def pin(self, est: Estimate, y: Tokens, mask: Bool[Tensor, " b *shape"]) -> Estimate:
+    def pin(self, est: Estimate, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
         """See `pin`."""
         return pin(est, y, mask)
 
-    def reveal(self, x: Tokens, y: Tokens, mask: Bool[Tensor, " b *shape"]) -> Tokens:
+    def reveal(self, x: Tokens, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Tokens:
         """x with y where mask is True: a token that is known is a state like any other."""
         return torch.where(mask, y, x)
 
@@ -166,11 +166,11 @@ class UniformTokens:
         """See `mix`."""
         return mix(ests, weights)
 
-    def pin(self, est: Estimate, y: Tokens, mask: Bool[Tensor, " b *shape"]) -> Estimate:
+    def pin(self, est: Estimate, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
         """See `pin`."""
         return pin(est, y, mask)
 
-    def reveal(self, x: Tokens, y: Tokens, mask: Bool[Tensor, " b *shape"]) -> Tokens:
+    def reveal(self, x: Tokens, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Tokens:
         """x with y where mask is True."""
         return torch.where(mask, y, x)
 

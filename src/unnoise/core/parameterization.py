@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from unnoise.core.discrete import certain
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import Level
 from unnoise.core.process import posterior
@@ -187,9 +188,7 @@ class Categorical:
             raise ValueError(f"the network answered {tuple(out.shape)} to tokens of shape {tuple(x.shape)}")
         log_p = out.float().log_softmax(-1)
         if self.carry_over:
-            kept = x.unsqueeze(-1) < log_p.shape[-1]
-            ids = torch.arange(log_p.shape[-1], device=x.device)
-            log_p = torch.where(kept, torch.where(x.unsqueeze(-1) == ids, 0.0, -torch.inf), log_p)
+            log_p = torch.where(x.unsqueeze(-1) < log_p.shape[-1], certain(x, log_p), log_p)
         return Estimate(log_p)
 
 

@@ -29,7 +29,9 @@ class Figure:
 def figure(name: str, values: Sequence[float], real: float | None) -> Figure:
     """The figure of repeated measurements.
 
-        samples = sum_i v_i / n, error = sqrt(sum_i (v_i - samples)^2 / (n (n - 1))), None for n = 1 or values that are not finite
+        samples = sum_i v_i / n, error = sqrt(sum_i (v_i - samples)^2 / (n (n - 1)))
+
+    There is no error for n = 1 and for values that are not finite.
 
     Args:
         name: what was measured.

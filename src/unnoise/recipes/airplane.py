@@ -26,7 +26,7 @@ def recipe() -> Recipe:
         objective=Denoising(density=LogNormalSigma(mean=0.0, std=1.3)),
         optim=AdamW(lr=2e-3, rate=Trapezoid(warmup=3200, decay=0.5)),
         batch=16,
-        samples=38_400,
+        samples=25_600,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=80), steps=18),
         judge=NearestNeighbour(),
     )

@@ -1,6 +1,14 @@
 """The digits in one or two evaluations: a flow map, distilled from the network of the recipe digits.
 
 It needs that run, `unnoise train digits`, in runs/digits.
+
+Measured by `python benchmarks/recipes.py` (seed 0, two threads beside seven other runs on 16 cores, PyTorch 2.11),
+after 4.0 minutes of training, of 1,000 samples, beside the teacher in 38 evaluations and held-out real digits:
+
+                     1 evaluation  2 evaluations  teacher  real
+    read as asked          99.7 %         99.5 %   99.5 %  98.6 %
+    Frechet distance        0.146          0.129    0.100  0.246 (two halves)
+    recall                   0.88           0.87     0.95  0.98
 """
 
 from unnoise.core.denoiser import Preconditioned, TwoTime

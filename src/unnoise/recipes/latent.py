@@ -1,8 +1,9 @@
 """Class-conditional MNIST at 32 pixels, by diffusion of the 4x8x8 latents of a run of the recipe `autoencoder`.
 
-Not yet measured in full. After 51,200 of its 153,600 samples, over an autoencoder of 19,200 (seed 0, one busy CPU
-core): 85 % of 300 samples read as asked (97 % of real digits), latents to pixels and back 25.36 +- 0.05 dB beside 19.20
-of means of 2x2 pixels.
+Measured by `python benchmarks/recipes.py` (seed 0, two threads beside seven other runs on 16 cores, PyTorch 2.11),
+after 4.9 minutes of training, beside held-out real digits: 94.1 % of 4,000 read as asked (97.8 %), worst class 88.5 %
+(95.7 %), Frechet distance to half of the real data 2.0 of that of two halves, recall 1.01 and distance to the nearest
+training item 1.05 of the held-out digits'; pixels to latents and back 30.18 dB.
 """
 
 from unnoise.core.denoiser import Preconditioned

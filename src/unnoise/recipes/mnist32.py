@@ -2,7 +2,10 @@
 
 `unnoise join runs/cascade base=runs/mnist16 up=runs/mnist32` makes one system of both, which is sampled as a run is.
 
-Measured by `unnoise train mnist32` and `unnoise evaluate runs/mnist32`.
+Measured by `python benchmarks/recipes.py` (seed 0, two threads beside seven other runs on 16 cores, PyTorch 2.11),
+after 4.6 minutes of training, on 300 held-out digits made small: PSNR 23.6 dB at augment=0, 22.7 at 0.1, 19.7 at 0.3
+and 16.3 at 0.6, beside 19.8 of bilinear upsampling; at 0.1 read as asked 96.3 % (96.7 % of real ones), drift of the
+mean 0.98 of 255, distance of the area mean to the small picture 9.7 of 255 (0.13).
 """
 
 from unnoise.core.denoiser import Preconditioned

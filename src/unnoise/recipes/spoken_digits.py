@@ -40,7 +40,7 @@ def recipe() -> Recipe:
         objective=Denoising(density=LogNormalSigma(mean=-0.2, std=1.3), drop=0.1),
         optim=AdamW(lr=2e-3, rate=Trapezoid(warmup=4000, decay=0.5)),
         batch=32,
-        samples=96_000,
+        samples=64_000,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.02, sigma_max=80), steps=16, guidance=2.0),
         judge=Classifier(codec, classes=10, shift=2, samples=30_000, count=1500),
     )
