@@ -98,8 +98,8 @@ def parse(text: str, hint: Any, current: Any = None, name: str = "value") -> Any
                     errors.append(e)
         raise errors[0]
     if origin is Literal:
-        if text in args:
-            return text
+        if text in map(str, args):
+            return next(a for a in args if str(a) == text)
         raise OverrideError(f"{name}={text!r}{nearest(text, map(str, args))}")
     if hint is bool:
         if text.lower() in ("true", "false", "yes", "no", "1", "0"):
@@ -135,11 +135,16 @@ def _number(text: str, hint: type, name: str) -> int | float:
 
 def _named(text: str, hint: Any, current: Any, name: str) -> Any:
     """A value of ours by its name, with arguments: Cosine, Cosine(offset=0), Shifted(schedule=Cosine(), shift=1)."""
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise OverrideError(f"{name}={text!r} is not a name with arguments, as in Cosine(offset=0)") from None
-    return _construct(node, hint, current, name)
+    for source in (text.strip(), _BARE.sub(r"=\1'\2'", text.strip())):
+        try:
+            return _construct(ast.parse(source, mode="eval").body, hint, current, name)
+        except SyntaxError:
+            continue
+    raise OverrideError(f"{name}={text!r} is not a name with arguments, as in Cosine(offset=0)")
+
+
+_BARE = re.compile(r"=(\s*)([^\s,'\"()][^,'\"()]*?)(?=\s*[,)])")
+"""An argument without quotes: a path is no Python, and a shell has taken its quotes."""
 
 
 def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:

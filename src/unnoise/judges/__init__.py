@@ -8,7 +8,6 @@ from unnoise.judges.molecule import Stability
 from unnoise.judges.points import NearestNeighbour
 from unnoise.judges.reconstruction import Reconstruction
 from unnoise.judges.several import Several
-from unnoise.judges.subset import Subset
 from unnoise.judges.superres import SuperResolution
 
 __all__ = [
@@ -20,6 +19,5 @@ __all__ = [
     "Reconstruction",
     "Several",
     "Stability",
-    "Subset",
     "SuperResolution",
 ]

@@ -10,7 +10,7 @@ from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm
 from unnoise.data import Mnist
-from unnoise.judges import Classifier, Subset
+from unnoise.judges import Classifier, Several
 from unnoise.modality import Image, Labels
 from unnoise.nets import UNet
 from unnoise.optim import AdamW, Trapezoid
@@ -45,8 +45,8 @@ def recipe() -> Recipe:
         batch=64,
         samples=80_000,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=8, guidance=1.3),
-        judge=Subset(
-            Classifier(codec, classes=10, width=16, samples=32_000, batch=64, count=2500, stages=3),
+        judge=Several(
+            (Classifier(codec, classes=10, width=16, samples=32_000, batch=64, count=2500, stages=3),),
             train=4000,
             held_out=1000,
         ),
