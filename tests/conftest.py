@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ hook = jaxtyping.install_import_hook(
 )
 
 torch.set_num_threads(1)
+
+_UNREAD: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Where the data are there, no test that needs them may be skipped."""
+    if report.skipped and os.environ.get("UNNOISE_DATA") and "UNNOISE_DATA" in str(report.longrepr):
+        _UNREAD.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _UNREAD:
+        session.exitstatus = 1
+        print(f"\nUNNOISE_DATA is set, and yet skipped for want of data: {', '.join(_UNREAD)}")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from unnoise.data.molecules import pack
 from unnoise.data.xyz import SYMBOLS
 from unnoise.errors import UserError
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 
 WATER = "3\n-232.6\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 SALT = "2\n-98\nNa 0 0 0\nCl 2.36 0 0\n"

@@ -10,7 +10,7 @@ import torch
 from unnoise.data import Points
 from unnoise.errors import UserError
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 
 CLOUD = np.random.default_rng(0).normal(size=(6, 20, 3)).astype(np.float32)
 

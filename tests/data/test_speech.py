@@ -15,7 +15,7 @@ from unnoise.data import Recordings, SpokenDigits, read_wav, write_wav
 from unnoise.data.speech import fitted
 from unnoise.errors import UserError
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 
 TONE = (torch.arange(-500, 500).reshape(2, 500) * 64).float() / 32768  # multiples of 2^-15: exact in 16 bits
 

@@ -13,7 +13,7 @@ from unnoise.data import Text
 from unnoise.data.text import code_points
 from unnoise.errors import UserError
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 
 ODD = "naïve — \U0001f600 \u0000\r\n\tж"
 

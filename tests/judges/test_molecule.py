@@ -24,7 +24,7 @@ from unnoise.recipe import Judge, Trial
 from unnoise.spec import build, describe
 
 pytest.importorskip("rdkit", reason="RDKit is not installed: pip install 'unnoise[molecules]'")
-pytestmark = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data sets")
+pytestmark = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data sets")
 
 TINY = ["-s", "model.net.width=8", "-s", "model.net.depth=1", "-s", "sampling.steps=3", "-s", "batch=16"]
 

@@ -18,7 +18,7 @@ from unnoise.recipe import Judge, Trial
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 
 
 def balls(n: int, seed: int, stretch: float = 1.0) -> Tensor:

@@ -142,13 +142,16 @@ TINY = ("model.net.width=8", "data.limit=2000")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if "UNNOISE_DATA" not in os.environ:
+    if not os.environ.get("UNNOISE_DATA"):
         pytest.skip("UNNOISE_DATA does not say where MNIST is")
     home = tmp_path_factory.mktemp("cascade")
-    for name, judge, samples in (("mnist16", "judge.judge", "320"), ("mnist32", "judge.reader", "1280")):
-        more = (*TINY, f"{judge}.samples=256", f"{judge}.width=4", "batch=32", "log_every=40", "sampling.steps=2")
+    own = {
+        "mnist16": ("model.net.attention=()", "model.net.head_width=8"),
+        "mnist32": ("judge.reader.samples=256", "judge.reader.width=4"),
+    }
+    for name, samples in (("mnist16", "320"), ("mnist32", "1280")):
+        more = (*TINY, *own[name], "batch=32", "log_every=40", "sampling.steps=2")
         more += ("model.net.multipliers=(1,2)", "optim.rate.warmup=64")
-        more += ("model.net.attention=()", "model.net.head_width=8") if name == "mnist16" else ()
         sets = [word for assignment in more for word in ("-s", assignment)]
         assert main(["train", name, *sets, "--samples", samples, "--out", str(home / name)]) == 0
     assert main(["join", str(home / "system"), f"base={home / 'mnist16'}", f"up={home / 'mnist32'}"]) == 0

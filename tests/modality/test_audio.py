@@ -20,7 +20,7 @@ from unnoise.modality import Waves
 from unnoise.model import Model
 from unnoise.nets import UNet
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 PLAIN = Waves(length=96, rate=8000, bands=8, power=1.0)
 
 

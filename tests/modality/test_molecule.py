@@ -30,7 +30,7 @@ from unnoise.sample import Ancestral
 from unnoise.sample.driver import sample
 from unnoise.spec import build, describe
 
-needs_data = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data sets")
+needs_data = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data sets")
 SIZES = SizeEnergy(first=4, counts=(1, 2, 3), means=(-400.0, -500.0, -600.0), stds=(20.0, 30.0, 40.0), most=6)
 TIGHT = {"rtol": 0.0, "atol": 1e-9}
 

@@ -25,7 +25,7 @@ from unnoise.sample.driver import sample
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import build, describe
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 TINY = ("model.net.width=16", "model.net.head_width=8", "model.net.depth=1", "codec.count=16", "sampling.steps=2")
 TINY += ("batch=8", "judge.draws=1", "judge.emd_points=8")
 

@@ -18,7 +18,7 @@ from unnoise.errors import UserError
 from unnoise.modality import Spectra
 from unnoise.spec import build, describe
 
-real = pytest.mark.skipif("UNNOISE_DATA" not in os.environ, reason="UNNOISE_DATA names no folder of data")
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 TINY = ("model.net.width=8", "model.net.head_width=8", "sampling.steps=2", "codec.rounds=1")
 TINY += ("judge.samples=256", "judge.width=8", "judge.codec.rounds=1")
 TINY += ("data.length=1024", "codec.length=1024", "judge.codec.length=1024")

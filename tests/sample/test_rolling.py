@@ -99,8 +99,8 @@ class Frames:
 @pytest.fixture(scope="module")
 def clips() -> Tensor:
     """[clips, C, T, H, W] float64: real clips at a quarter of their resolution, in [-1, 1]."""
-    if not VIDEO.is_file():
-        pytest.skip("UNNOISE_DATA does not hold sprites_video")
+    if not os.environ.get("UNNOISE_DATA"):
+        pytest.skip("UNNOISE_DATA names no folder of data")
     with np.load(VIDEO) as z:
         video = torch.from_numpy(z["video"][:400, :5, 20:52:8, 16:48:8]).to(D)
     return (video / 127.5 - 1).permute(0, 4, 1, 2, 3)
