@@ -17,8 +17,7 @@ from unnoise.model import Model
 from unnoise.nets import Autoencoder
 from unnoise.recipe import Sampling
 from unnoise.sample import Ancestral, DPMpp2M, Heun
-from unnoise.sample.grids import KarrasGrid
-from unnoise.sample.resampled import Resampled
+from unnoise.sample.grids import KarrasGrid, ResampledGrid
 
 CODEC = Image((1, 8, 8), 0, 16)
 GRID = KarrasGrid(sigma_min=0.01, sigma_max=40)
@@ -91,7 +90,7 @@ def test_going_back_lets_what_is_known_decide() -> None:
     model = Model(Exact(CODEC.encode(raw)), CODEC)
 
     def right(repeats: int) -> float:
-        model.sampling = Sampling(Heun(), Resampled(GRID, repeats), 12)
+        model.sampling = Sampling(Heun(), ResampledGrid(GRID, repeats), 12)
         out = model.inpaint(raw.repeat(2, 1, 1, 1), mask, seed=5).raw.float()
         nearest = (out[:, None] - raw.float()).square().flatten(2).sum(2).argmin(1)
         return float((nearest == torch.arange(40) % 20).double().mean())
@@ -102,13 +101,13 @@ def test_going_back_lets_what_is_known_decide() -> None:
 
 def test_a_grid_that_goes_back_is_the_grid_where_it_goes_once() -> None:
     plain = GRID(4, (-9, 9))
-    assert torch.equal(Resampled(GRID, 1)(4, (-9, 9)).sigma, plain.sigma)
-    again = Resampled(GRID, 2)(4, (-9, 9))
+    assert torch.equal(ResampledGrid(GRID, 1)(4, (-9, 9)).sigma, plain.sigma)
+    again = ResampledGrid(GRID, 2)(4, (-9, 9))
     assert torch.equal(again.sigma, plain.sigma[[0, 1, 0, 1, 2, 1, 2, 3, 2, 3, 4]])
     assert torch.equal(again.alpha, torch.ones(11, dtype=torch.float64))
-    assert torch.equal(Resampled(GRID, 7)(1, (-9, 9)).sigma, GRID(1, (-9, 9)).sigma)
+    assert torch.equal(ResampledGrid(GRID, 7)(1, (-9, 9)).sigma, GRID(1, (-9, 9)).sigma)
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
-        Resampled(GRID, 0)
+        ResampledGrid(GRID, 0)
 
 
 @pytest.mark.parametrize("sampler", [Heun(), Ancestral()], ids=["heun", "ancestral"])
