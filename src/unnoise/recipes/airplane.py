@@ -1,4 +1,11 @@
-"""Airplanes as sets of 256 points (ModelNet40), by a transformer that knows no order."""
+"""Airplanes as sets of 256 points (ModelNet40), by a transformer that knows no order.
+
+Measured by `unnoise train airplane` and `unnoise evaluate runs/airplane` (seed 0, two CPU cores, PyTorch 2.13), after
+4.4 minutes of training, of 100 clouds against the 100 of the test split, beside 100 of the training split against it:
+1-NN accuracy (50 % is perfect) by Chamfer distance 80.5 % (54.2 %) with each cloud in the unit box and 81.0 % (54.5 %)
+with each of unit spread, by earth mover's distance 59.5 % (53.8 %) and 63.5 % (53.3 %); coverage by Chamfer distance,
+box, 0.40 (0.52). With `--samples 38400` 79.0 % (`python benchmarks/recipes.py`).
+"""
 
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma

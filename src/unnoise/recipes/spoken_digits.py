@@ -1,4 +1,10 @@
-"""Class-conditional spoken digits (FSDD), half a second at 8,000 Hz, by a 1-D U-Net over their spectra."""
+"""Class-conditional spoken digits (FSDD), half a second at 8,000 Hz, by a 1-D U-Net over their spectra.
+
+Measured by `unnoise train spoken_digits` and `unnoise evaluate runs/spoken_digits` (seed 0, two CPU cores, PyTorch
+2.13), after 3.4 minutes of training, beside held-out real clips: 87.8 % of 1,500 read as asked (99.7 %), worst class
+69.3 % (96.7 %), recall 1.03 of that of held-out clips. With `--samples 96000` 91.9 % and 76.0 % (`python
+benchmarks/recipes.py`). Many clips have more noise in the background than real ones.
+"""
 
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma
