@@ -118,6 +118,7 @@ GOOD = idx(np.arange(6).reshape(2, 3), 8)
         ("a.gz", gzip.compress(GOOD)[:-4], "damaged or cut short"),
         ("a.gz", gzip.compress(GOOD)[:10] + b"\xff" * 20, "damaged or cut short"),
     ],
+    ids=lambda v: v if isinstance(v, str) else "bytes",  # a gz file holds the time
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

@@ -96,6 +96,7 @@ def test_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
         ("a.gz", gzip.compress(b"x" * 99) + b"junk", "damaged or cut short"),
         ("a.xz", lzma.compress(b"x" * 99)[:-5], "damaged or cut short"),
     ],
+    ids=lambda v: v if isinstance(v, str) else "bytes",  # a gz file holds the time
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

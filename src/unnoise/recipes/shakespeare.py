@@ -1,7 +1,11 @@
 """Characters of Shakespeare by masked diffusion, in windows of 64: some four minutes on two cores.
 
-Measured by `unnoise evaluate RUN` on the held-out tenth: bigram 3.58, trigram 2.95 bits per character (Kneser-Ney).
-The bound of this recipe and the bits of its autoregressive twin at full length: not measured yet.
+Measured by `unnoise train shakespeare` and `unnoise evaluate runs/shakespeare` (seed 0, two CPU cores, PyTorch 2.13),
+after 4.6 minutes of training, in bits per character of the held-out tenth: at most 3.038 +- 0.009 (windows judged
+without their surroundings); 3.584 +- 0.014 of the bigram and 2.945 +- 0.037 of the trigram of the training text
+(Kneser-Ney), 2.339 +- 0.011 of an autoregressive twin, the same network trained on as many samples. Samples read by
+the trigram take 3.89 +- 0.06, held-out text 2.88. With `--samples 72000` the bound is 2.980 +- 0.009 (`python
+benchmarks/recipes.py`).
 """
 
 import math
@@ -42,7 +46,7 @@ def recipe() -> Recipe:
         objective=MaskedTokens(Absorbing(vocabulary), LogitNormalTime(Masking(), mean=-1.0, std=1.0), drop=0.0),
         optim=optim,
         batch=batch,
-        samples=72_000,
+        samples=56_000,
         log_every=1000,
         sampling=Sampling(sampler=Ancestral(), grid=UniformGrid(Masking()), steps=LENGTH),
         judge=BitsPerToken(Text(length=LENGTH, stride=LENGTH), optim, batch),
