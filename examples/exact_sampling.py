@@ -41,6 +41,8 @@ print(
     f"{'sampler':10} {'mean':>8} {'covariance':>11} {'weights':>8}   largest errors of {N} samples after {STEPS} steps"
 )
 for name in sample.__all__:
+    if name == "Consistency":  # its jumps are those of a network that looks at where it is to go
+        continue
     sampler = getattr(sample, name)()
     *_, last = walk(sampler, process, denoise, start, levels, rng.fold(1))
     nearest = torch.cdist(last.x, means).argmin(1)

@@ -27,7 +27,7 @@ from unnoise.core.product import Product
 from unnoise.core.schedule import Cosine, Shifted, Table, ZeroTerminal
 from unnoise.core.space import ZeroCoM
 from unnoise.core.weight import EdmWeight, MinSnr
-from unnoise.data import Arrays
+from unnoise.data import Arrays, Text
 from unnoise.errors import UserError
 from unnoise.judges import Classifier
 from unnoise.judges.classifier import Classification
@@ -57,7 +57,21 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "MaskedTokens": {"process": Absorbing(5)},
     "Joint": {"process": Product({"a": Gaussian()}), "weights": {"a": MinSnr()}, "factors": {"a": 0.5}},
     "LearnedVariance": {"mean": V()},
-    "Molecules": {"path": "x.xyz"},
+    "data.molecules.Molecules": {"path": "x.xyz"},
+    "RollingGrid": {"count": 3, "lag": 2},
+    "ResampledGrid": {"grid": KarrasGrid(), "repeats": 3},
+    "Lattice": {"count": 17, "step": 0.125},
+    "Waves": {"length": 512, "rate": 8000},
+    "Spectra": {"length": 4096, "rate": 8000},
+    "LowRes": {"image": Image(shape=(1, 4, 4)), "size": (8, 8), "labels": Labels()},
+    "SizeEnergy": {"first": 4, "counts": (1, 2), "means": (-900.0, -1000.0), "stds": (30.0, 20.0)},
+    "Characters": {"alphabet": "ab", "length": 4},
+    "NextToken": {"vocabulary": 4},
+    "FewSteps": {"judge": Classifier(Image(shape=(1, 8, 8)), classes=10), "teacher": Sampling()},
+    "BitsPerToken": {"text": Text(length=8)},
+    "judges.reconstruction.Reconstruction": {"image": Image(shape=(1, 8, 8))},
+    "Several": {"judges": (Classifier(Image(shape=(1, 8, 8)), classes=10),), "train": 5},
+    "SuperResolution": {"reader": Classifier(Image(shape=(1, 8, 8)), classes=10)},
     "Recordings": {"path": "x", "length": 100, "rate": 8000},
     "Arrays": {"path": "x.npz", "held_out": 0.25},
     "Classifier": {"codec": Image(shape=(1, 8, 8)), "classes": 10},
@@ -75,6 +89,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "judge": Classifier(Image(shape=(1, 8, 8)), classes=4),
     },
 }
+
+
+def arguments(cls: type) -> dict[str, Any]:
+    """By the name of the class or, where two have the same, by that of the module too."""
+    name = f"{cls.__module__.removeprefix('unnoise.')}.{cls.__name__}"
+    return ARGUMENTS.get(name, ARGUMENTS.get(cls.__name__, {}))
 
 
 def dataclasses_of(package: str) -> list[type]:
@@ -111,7 +131,7 @@ def test_the_values_are_found() -> None:
 
 @pytest.mark.parametrize("cls", VALUES, ids=lambda c: f"{c.__module__.rpartition('.')[2]}.{c.__name__}")
 def test_a_value_is_itself_after_json(cls: type[Any]) -> None:
-    value = cls(**ARGUMENTS.get(cls.__name__, {}))
+    value = cls(**arguments(cls))
     again = build(through_json(value))
     assert type(again) is cls
     if cls is Recipe:  # the modules that it describes are built, unless asked not to
@@ -125,7 +145,7 @@ def test_a_value_is_itself_after_json(cls: type[Any]) -> None:
 @pytest.mark.parametrize("cls", VALUES, ids=lambda c: f"{c.__module__.rpartition('.')[2]}.{c.__name__}")
 def test_every_number_of_a_value_is_kept(cls: type[Any]) -> None:
     """With a value other than the default in every number and flag that may be changed."""
-    value = cls(**ARGUMENTS.get(cls.__name__, {}))
+    value = cls(**arguments(cls))
     for f in dataclasses.fields(cls):
         old = getattr(value, f.name)
         for new in [not old] if isinstance(old, bool) else [old + 1, old / 2] if isinstance(old, int | float) else []:

@@ -320,7 +320,8 @@ def _number(name: str, text: str) -> int | float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"--cond {name}={text!r} is not understood: write label=3, label=0,1,2 or label=all") from None
+        said = f"{name}={text}"
+        raise UserError(f"--cond {said!r} is not understood: write label=3, label=0,1,2 or label=all") from None
 
 
 def _evaluate(o: argparse.Namespace) -> None:

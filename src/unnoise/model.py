@@ -293,7 +293,7 @@ class Model:
     @torch.no_grad()
     def _decode(self, x: Any, conditions: Mapping[str, Tensor]) -> Tensor:
         """States as raw data on the CPU."""
-        cond = self._cond(conditions, _seeds(len(next(iter(conditions.values()), ())), 0))
+        cond = self._cond(conditions, _seeds(len(next(iter(conditions.values()))), 0)) if conditions else {}
         return self.codec.decode(x, cond.get("mask")).cpu()
 
     def _cond(self, conditions: Mapping[str, Tensor], seeds: Tensor) -> Cond:

@@ -74,7 +74,7 @@ class Characters:
     def encode(self, raw: Int64[Tensor, "b n"], rng: Rng | None = None) -> Int64[Tensor, "b n"]:
         """Code points as tokens 0..V - 1; V, the mask, for a character that the alphabet lacks."""
         codes, order = self._codes(raw.device).sort()
-        at = torch.searchsorted(codes, raw).clamp(max=len(codes) - 1)
+        at = torch.searchsorted(codes, raw.contiguous()).clamp(max=len(codes) - 1)
         return torch.where(codes[at] == raw, order[at], self.size)
 
     def decode(self, x: Int64[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None) -> Int64[Tensor, "b n"]:
