@@ -584,7 +584,16 @@ def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> Non
     def start() -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
         command = [*arguments, "--out", out]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
+        return subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=ENVIRONMENT,
+            # A shell in the background lets its children ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
 
     home = tmp_path / (out if out == "out" else "out.npz.parts")
     process = start()
