@@ -90,8 +90,10 @@ def test_going_back_lets_what_is_known_decide() -> None:
     model = Model(Exact(CODEC.encode(raw)), CODEC)
 
     def right(repeats: int) -> float:
-        model.sampling = Sampling(Heun(), ResampledGrid(GRID, repeats), 12)
-        out = model.inpaint(raw.repeat(2, 1, 1, 1), mask, seed=5).raw.float()
+        there_and_back = ResampledGrid(GRID, repeats)
+        out = model.inpaint(
+            raw.repeat(2, 1, 1, 1), mask, seed=5, sampler=Heun(), grid=there_and_back, steps=12
+        ).raw.float()
         nearest = (out[:, None] - raw.float()).square().flatten(2).sum(2).argmin(1)
         return float((nearest == torch.arange(40) % 20).double().mean())
 

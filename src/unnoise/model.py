@@ -23,6 +23,7 @@ from unnoise.errors import UserError
 from unnoise.guide import Cfg, Interval, Known
 from unnoise.recipe import Sampling
 from unnoise.sample.driver import sample
+from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 
@@ -171,6 +172,7 @@ class Model:
         *,
         seed: int = 0,
         sampler: Sampler[Any] | None = None,
+        grid: Grid | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         **cond: Any,
@@ -182,6 +184,7 @@ class Model:
             mask: bool, broadcasts against raw; True = known.
             seed: of the first row; the rest as for `sample`.
             sampler: how to step.
+            grid: which levels; a `ResampledGrid` lets what is drawn follow what is known.
             steps: number of steps.
             guidance: classifier-free guidance scale, 1 is off.
             cond: conditions.
@@ -190,6 +193,7 @@ class Model:
             UserError: for a mask that does not fit, and a codec that cannot say what is known of its states.
         """
         settings = self.settings(sampler, steps, guidance)
+        settings = settings if grid is None else replace(settings, grid=grid)
         try:
             mask = mask.expand(raw.shape)
         except RuntimeError:
