@@ -34,7 +34,8 @@ def lines(name, thing):
     except ValueError:
         yield name
     if isinstance(thing, type):
-        for k in sorted(vars(thing)):
+        own = [c for c in thing.__mro__ if c.__module__.partition(".")[0] == "unnoise"]
+        for k in sorted({k for c in own for k in vars(c)}):
             v = inspect.getattr_static(thing, k)
             f = v.__func__ if isinstance(v, (staticmethod, classmethod)) else v
             if k.startswith("_") and k != "__call__":

@@ -187,10 +187,16 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], name: str) ->
     module.load_state_dict(dict(weights))
 
 
-def adopt_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Load what fits, for fine-tuning; returns the names of the module's tensors that keep their fresh values."""
+def adopt_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path = "these weights") -> list[str]:
+    """Load what fits, for fine-tuning; returns the names of the module's tensors that keep their fresh values.
+
+    Raises:
+        UserError: naming `source`, where nothing fits.
+    """
     own = module.state_dict()
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UserError(f"no weight of {source} fits this recipe's network, a {type(module).__name__}")
     module.load_state_dict({**own, **fitting})
     return sorted(own.keys() - fitting.keys())
 

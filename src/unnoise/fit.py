@@ -28,9 +28,10 @@ from unnoise.data.stream import batches
 from unnoise.errors import UserError
 from unnoise.evaluate import loss_by_level
 from unnoise.forecast import forecast
-from unnoise.log import JsonLines, Logger
+from unnoise.log import JsonLines, Logger, say
 from unnoise.model import Model
 from unnoise.optim import snapshot_due
+from unnoise.preview import preview
 from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
 from unnoise.sample.plan import check_interval, plan
@@ -44,8 +45,6 @@ SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a kill can cost."""
 PREVIEWS = 4
 """Grids of samples in a run."""
-GRID = 40
-"""Samples in a grid."""
 
 
 class Interrupted(UserError):
@@ -173,19 +172,11 @@ def _whole(samples: int, batch: int) -> int:
 def _adopt(state: State, parent: Path, types: Sequence[type], run: Runtime) -> None:
     """Start from another run's averaged weights, where names and shapes agree."""
     model = Model.load(parent, types=types)
-    own = state.components["model"]
-    fresh = checkpoint.adopt_weights(own, model.denoiser.state_dict())
-    if len(fresh) == len(own.state_dict()):
-        raise UserError(f"no weight of {parent} fits this recipe's network")
+    fresh = checkpoint.adopt_weights(state.components["model"], model.denoiser.state_dict(), parent)
     for width in state.ema.widths:
         state.ema.load(width, state.named)
     if fresh and run.is_main:
         say(f"from {parent}: all weights but {len(fresh)} that differ in shape or name ({', '.join(fresh[:3])}, ..)")
-
-
-def say(line: str) -> None:
-    """A line to the user, above a progress bar where there is one."""
-    tqdm.write(line, file=sys.stderr)
 
 
 class Session:
@@ -255,8 +246,9 @@ class Session:
                     self.snapshot()
                 if step % recipe.log_every == 0 or state.seen == state.total:
                     self.log(progress, bar)
-                if self._preview_due():
-                    self.preview()
+                if self._preview_due() and run.is_main and "process" in state.components:
+                    with state.averaged(recipe.average):
+                        preview(self.model(), self.path / "samples", state.seen, self.data, self.loggers)
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.save()
                     saved = time.monotonic()
@@ -310,27 +302,6 @@ class Session:
         """The model as it stands, sharing the weights in training."""
         parts, recipe = self.state.components, self.recipe
         return Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), recipe.sampling)
-
-    def preview(self) -> None:
-        """A grid of samples, from the same seeds each time."""
-        parts = self.state.components
-        if not self.run.is_main or "process" not in parts or not hasattr(parts["codec"], "grid"):
-            return
-        with self.state.averaged(self.recipe.average):
-            try:
-                samples = self.model().sample(GRID, **self._needed())
-            except FloatingPointError:
-                say("the samples are not finite: training diverges, or has not found its feet; a lower optim.lr helps")
-                return
-        samples.save(self.path / "samples" / f"{self.state.seen:09d}.png")
-        for logger in self.loggers:
-            logger.image(self.state.seen, "samples", samples.codec.grid(samples.raw))
-
-    def _needed(self) -> dict[str, Any]:
-        """Conditions that have no default, as those of the first items that are held out (or else trained on)."""
-        needs = getattr(self.state.components.get("conditioner"), "needs", ())
-        columns = self.data.held_out if len(self.data.held_out["x"]) else self.data.train
-        return {k: columns[k][:GRID] for k in needs}
 
     def snapshot(self) -> None:
         """The averaged weights in bf16, for reconstruction at any width."""

@@ -6,6 +6,7 @@ Weights & Biases, for example, in ten lines: see docs/how-to/loggers.md.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,8 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image as Pillow
+from tqdm import tqdm
 
 from unnoise.errors import UserError
+
+
+def say(line: str) -> None:
+    """A line to the user, above a progress bar where there is one."""
+    tqdm.write(line, file=sys.stderr)
 
 
 @runtime_checkable

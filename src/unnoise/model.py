@@ -160,9 +160,10 @@ class Model:
         raws = []
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
-            *_, last = self._walk(seeds[rows], {k: v[rows] for k, v in conditions.items()}, settings)
-            raws.append(self._decode(last.x, {k: v[rows] for k, v in conditions.items()}))
-        raw = torch.cat(raws) if raws else self._decode(self._blank(0), conditions)
+            cond_of_rows = self._cond({k: v[rows] for k, v in conditions.items()}, seeds[rows])
+            *_, last = self._walk(seeds[rows], cond_of_rows, settings)
+            raws.append(self._decode(last.x, cond_of_rows))
+        raw = torch.cat(raws) if raws else self._decode(self._blank(0), self._cond(conditions, seeds))
         return Samples(raw, seeds, conditions, self.codec)
 
     def inpaint(
@@ -204,8 +205,9 @@ class Model:
         clean = torch.where(mask, raw, torch.zeros_like(raw)).to(self.device)
         y = self.codec.encode(clean, Rng.of(seeds, self.device).fold(CODEC))
         known = (y, self.codec.known(mask.to(self.device)))
-        *_, last = self._walk(seeds, conditions, settings, known=known)
-        drawn = self._decode(last.x, conditions)
+        said = self._cond(conditions, seeds)
+        *_, last = self._walk(seeds, said, settings, known=known)
+        drawn = self._decode(last.x, said)
         return Samples(torch.where(mask.cpu(), raw.cpu(), drawn), seeds, conditions, self.codec)
 
     def stream(
@@ -220,7 +222,8 @@ class Model:
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = _seeds(n, seed)
-        yield from self._walk(seeds, self.conditions(n, seed, cond), self.settings(sampler, steps, guidance))
+        said = self._cond(self.conditions(n, seed, cond), seeds)
+        yield from self._walk(seeds, said, self.settings(sampler, steps, guidance))
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples on the way from one seed to another, along the great circle between their noises."""
@@ -239,8 +242,10 @@ class Model:
         angle = cosine.arccos().clamp(min=1e-6)
         x = (((1 - share) * angle).sin() * ends[:1] + (share * angle).sin() * ends[1:]) / angle.sin()
         same = {k: v.expand(n) for k, v in conditions.items()}
-        *_, step = self._walk(torch.full((n,), first), same, settings, x.float())
-        return Samples(self._decode(step.x, same), torch.full((n,), first), same, self.codec)
+        seeds = torch.full((n,), first)
+        said = self._cond(same, seeds)
+        *_, step = self._walk(seeds, said, settings, x.float())
+        return Samples(self._decode(step.x, said), seeds, same, self.codec)
 
     def settings(
         self, sampler: Sampler[Tensor] | None = None, steps: int | None = None, guidance: float | None = None
@@ -263,13 +268,12 @@ class Model:
     def _walk(
         self,
         seeds: Tensor,
-        conditions: Mapping[str, Tensor],
+        cond: Cond,
         settings: Sampling,
         x: Any = None,
         known: tuple[Any, Any] | None = None,
     ) -> Iterator[Step[Any]]:
-        rng, cond = Rng.of(seeds, self.device), self._cond(conditions, seeds)
-        process = self._process(cond)
+        rng, process = Rng.of(seeds, self.device), self._process(cond)
         denoise = self._guided(settings, process)
         if known is not None:
             denoise = Known(denoise, process, *known)
@@ -295,9 +299,8 @@ class Model:
         return process.forward(self._blank(len(seeds)), CLEAN, top, Rng.of(seeds, self.device).fold(PRIOR))
 
     @torch.no_grad()
-    def _decode(self, x: Any, conditions: Mapping[str, Tensor]) -> Tensor:
+    def _decode(self, x: Any, cond: Cond) -> Tensor:
         """States as raw data on the CPU."""
-        cond = self._cond(conditions, _seeds(len(next(iter(conditions.values()))), 0)) if conditions else {}
         return self.codec.decode(x, cond.get("mask")).cpu()
 
     def _cond(self, conditions: Mapping[str, Tensor], seeds: Tensor) -> Cond:
@@ -361,7 +364,7 @@ class Model:
         rng = Rng.of(range(n), self.device)
         *_, last = sample(settings.sampler, self.process, self.denoiser, x.to(self.device), levels, rng, known)
         conditions = self.conditions(n, 0, cond) if cond else {}
-        return Samples(self._decode(last.x, conditions), torch.arange(n), conditions, self.codec)
+        return Samples(self._decode(last.x, known), torch.arange(n), conditions, self.codec)
 
     def _told(self, n: int, asked: Mapping[str, Any]) -> Cond:
         """The conditions of n rows: what is asked for, or nothing said at all."""

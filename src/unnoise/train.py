@@ -84,8 +84,8 @@ class State:
         self.scale = LossScale(device) if precision == torch.float16 else None
         self.window = torch.zeros(len(self.phases), 3, len(EDGES) + 1, dtype=torch.float32, device=device)
         """Of each phase since the last line of the log, by bin of log-SNR: sum of losses, of weighted ones, count."""
-        self.scalars: dict[str, list[Tensor]] = {}
-        """What objectives log besides, by name, one entry a step since the last line of the log."""
+        self.scalars: dict[str, Tensor] = {}
+        """What objectives log besides, by name: its sum since the last line of the log, and the number of steps."""
         self.bad = torch.zeros(len(self.phases), 3, dtype=torch.int32, device=device)
         """Of each phase, the steps skipped: in a row until now, most in a row, in all."""
 
@@ -164,7 +164,7 @@ class State:
         sums = window.sum(2).tolist()
         means = [weighted / count if count else math.nan for _, weighted, count in sums]
         more = {f"loss_{'+'.join(p.modules)}": m for p, m in zip(self.phases[1:], means[1:], strict=True)}
-        more |= {k: float(run.mean(torch.stack(v).mean())) for k, v in self.scalars.items()}
+        more |= {k: float(run.mean(total / steps)) for k, (total, steps) in self.scalars.items()}
         self.scalars.clear()
         value, _, count = window[0]
         by_level = [float(v / c) if c > 0 else None for v, c in zip(value, count, strict=True)]
@@ -276,7 +276,8 @@ class _Phase:
         streak = torch.where(finite, 0, bad[0] + 1)
         bad.copy_(torch.stack([streak, torch.maximum(bad[1], streak), bad[2] + ~finite]))
         for k, v in loss.scalars.items():
-            state.scalars.setdefault(k, []).append(v.detach())
+            now = torch.stack([v.detach().float(), torch.ones_like(v, dtype=torch.float32)])
+            state.scalars[k] = state.scalars[k] + now if k in state.scalars else now
         state.window[self.number] += torch.where(finite, by_logsnr(loss), 0.0)
 
 

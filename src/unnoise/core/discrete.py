@@ -8,8 +8,10 @@ arXiv:2409.02908). Both kernels always draw: eta and var, which belong to Gaussi
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -39,18 +41,6 @@ def draw(log_p: Float[Tensor, " b *shape v"], rng: Rng) -> Int64[Tensor, " b *sh
     return (below <= point).sum(-1)
 
 
-def mix(ests: Sequence[Estimate], weights: Sequence[float | Float[Tensor, " ..."]]) -> Estimate:
-    """sum of w log p, normalised; what one term forbids (log p = -inf) stays forbidden, whatever the signs."""
-    never = torch.stack([e.x0 == -torch.inf for e in ests]).any(0)
-    total = sum(w * e.x0.masked_fill(never, 0.0) for w, e in zip(weights, ests, strict=True))
-    return Estimate(torch.as_tensor(total).masked_fill(never, -torch.inf).log_softmax(-1))
-
-
-def pin(est: Estimate, y: Tensor, mask: Tensor) -> Estimate:
-    """The estimate with certainty of y where mask is True."""
-    return Estimate(torch.where(mask.unsqueeze(-1), certain(y, est.x0), est.x0))
-
-
 def certain(y: Int64[Tensor, " ..."], like: Float[Tensor, " b *shape v"]) -> Float[Tensor, " b *shape v"]:
     """Log-probabilities of one token each: 0 for y, -inf for all others; for y beyond the vocabulary -inf for all."""
     ids = torch.arange(like.shape[-1], device=like.device)
@@ -68,11 +58,8 @@ def _surprise(est: Estimate, x0: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Absorbing:
-    """Noise replaces tokens by a mask, whose id is V; once masked they stay so until the way back reveals them.
-
-    Source: Austin et al. 2021 (D3PM), arXiv:2107.03006; Sahoo et al. 2024 (MDLM), arXiv:2406.07524; Shi et al. 2024
-    (MD4), arXiv:2406.04329.
+class _Tokens(ABC):
+    """What processes of tokens share: the arithmetic of log-probabilities.
 
     Args:
         vocabulary: V.
@@ -82,13 +69,40 @@ class Absorbing:
     vocabulary: int
     mask: Bool[Tensor, "b n"] | None = None
 
-    def bind(self, mask: Bool[Tensor, "b n"]) -> Absorbing:
+    def bind(self, mask: Bool[Tensor, "b n"]) -> Any:
         """The process of a batch in which mask [B, N] says what is real."""
         return replace(self, mask=mask)
 
     def project(self, est: Estimate) -> Estimate:
         """The estimate itself: every distribution is one of this space."""
         return est
+
+    def mix(self, ests: Sequence[Estimate], weights: Sequence[float | Float[Tensor, " ..."]]) -> Estimate:
+        """sum of w log p, normalised; what one term forbids (log p = -inf) stays forbidden, whatever the signs."""
+        never = torch.stack([e.x0 == -torch.inf for e in ests]).any(0)
+        total = sum(w * e.x0.masked_fill(never, 0.0) for w, e in zip(weights, ests, strict=True))
+        return Estimate(torch.as_tensor(total).masked_fill(never, -torch.inf).log_softmax(-1))
+
+    def pin(self, est: Estimate, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
+        """The estimate with certainty of y where mask is True."""
+        return Estimate(torch.where(mask.unsqueeze(-1), certain(y, est.x0), est.x0))
+
+    def reveal(self, x: Tokens, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Tokens:
+        """x with y where mask is True: a token that is known is a state like any other."""
+        return torch.where(mask, y, x)
+
+
+@dataclass(frozen=True)
+class Absorbing(_Tokens):
+    """Noise replaces tokens by a mask, whose id is V; once masked they stay so until the way back reveals them.
+
+    Source: Austin et al. 2021 (D3PM), arXiv:2107.03006; Sahoo et al. 2024 (MDLM), arXiv:2406.07524; Shi et al. 2024
+    (MD4), arXiv:2406.04329.
+
+    Args:
+        vocabulary: V.
+        mask: [B, N], True = real; bound to a batch, never part of a configuration. Elsewhere states stay as they are.
+    """
 
     def forward(self, x: Tokens, src: Level, dst: Level, rng: Rng) -> Tokens:
         """Each token is masked with probability 1 - keep_dst / keep_src."""
@@ -103,42 +117,19 @@ class Absorbing:
         reveal = (x == self.vocabulary) & (_uniform(x, rng.fold(1)) < ratio(b - a, 1 - a))
         return _where_real(self.mask, torch.where(reveal, draw(est.x0, rng.fold(0)), x), x)
 
-    def mix(self, ests: Sequence[Estimate], weights: Sequence[float | Float[Tensor, " ..."]]) -> Estimate:
-        """See `mix`."""
-        return mix(ests, weights)
-
-    def pin(self, est: Estimate, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
-        """See `pin`."""
-        return pin(est, y, mask)
-
-    def reveal(self, x: Tokens, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Tokens:
-        """x with y where mask is True: a token that is known is a state like any other."""
-        return torch.where(mask, y, x)
-
     def error(self, est: Estimate, x0: Tokens, x: Tokens) -> Float[Tensor, " b *shape"]:
         """-log p(x0) of the tokens that are masked in x, 0 of the others."""
         return torch.where(x == self.vocabulary, _surprise(est, x0), 0.0)
 
 
 @dataclass(frozen=True)
-class UniformTokens:
+class UniformTokens(_Tokens):
     """Noise replaces tokens by ones drawn uniformly from the vocabulary (Austin et al. 2021, arXiv:2107.03006).
 
     Args:
         vocabulary: V.
         mask: [B, N], True = real; bound to a batch, never part of a configuration. Elsewhere states stay as they are.
     """
-
-    vocabulary: int
-    mask: Bool[Tensor, "b n"] | None = None
-
-    def bind(self, mask: Bool[Tensor, "b n"]) -> UniformTokens:
-        """The process of a batch in which mask [B, N] says what is real."""
-        return replace(self, mask=mask)
-
-    def project(self, est: Estimate) -> Estimate:
-        """The estimate itself."""
-        return est
 
     def forward(self, x: Tokens, src: Level, dst: Level, rng: Rng) -> Tokens:
         """Each token is drawn anew, from all V, with probability 1 - keep_dst / keep_src."""
@@ -161,18 +152,6 @@ class UniformTokens:
         there = b * weight + (1 - b) / v * weight.sum(-1, keepdim=True)
         r = ratio(a, b)
         return _where_real(self.mask, draw((there * (r * here + (1 - r) / v)).log(), rng), x)
-
-    def mix(self, ests: Sequence[Estimate], weights: Sequence[float | Float[Tensor, " ..."]]) -> Estimate:
-        """See `mix`."""
-        return mix(ests, weights)
-
-    def pin(self, est: Estimate, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Estimate:
-        """See `pin`."""
-        return pin(est, y, mask)
-
-    def reveal(self, x: Tokens, y: Int64[Tensor, " ..."], mask: Bool[Tensor, " ..."]) -> Tokens:
-        """x with y where mask is True."""
-        return torch.where(mask, y, x)
 
     def error(self, est: Estimate, x0: Tokens, x: Tokens) -> Float[Tensor, " b *shape"]:
         """-log p(x0) of every token."""

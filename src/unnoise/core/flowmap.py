@@ -11,7 +11,7 @@ from torch import Tensor
 from unnoise.core.density import Density, UniformTime
 from unnoise.core.estimate import Estimate
 from unnoise.core.level import CLEAN, Level, expand
-from unnoise.core.objective import Batch, Components, Loss, Posed, pose, quantiles, require_probability, row_mean
+from unnoise.core.objective import AtDrawnLevels, Batch, Components, Loss, Posed, pose, row_mean
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.schedule import Karras
@@ -19,7 +19,7 @@ from unnoise.core.weight import EdmWeight, Weight
 
 
 @dataclass(frozen=True)
-class FlowMap:
+class FlowMap(AtDrawnLevels):
     """A jump must be the teacher's short step and the student's own jump from there: w(log-SNR) |x0_hat - x0*|^2.
 
     From x at a level the teacher goes a share 1 / steps of the density's quantiles down, in one step of second order
@@ -58,15 +58,11 @@ class FlowMap:
     def __post_init__(self) -> None:
         if self.steps < 2:
             raise ValueError(f"the teacher needs at least 2 steps, got {self.steps}")
-        require_probability(self.drop)
+        super().__post_init__()
         if not 0 <= self.clean <= 1:
             raise ValueError(f"clean is a probability in [0, 1], got {self.clean}")
         if self.weight.absolute:
             raise ValueError(f"the weight is one of the levels that are drawn: take absolute=False in {self.weight}")
-
-    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
-        """The loss of each row."""
-        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of where jumps begin, in what the steps leave of the density."""

@@ -14,12 +14,11 @@ from unnoise.core.density import UniformTime
 from unnoise.core.lattice import Lattice
 from unnoise.core.level import Level
 from unnoise.core.objective import (
+    AtDrawnLevels,
     Batch,
     Components,
     Loss,
     pose,
-    quantiles,
-    require_probability,
     residual_weight,
     row_mean,
 )
@@ -73,7 +72,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Hybrid:
+class Hybrid(AtDrawnLevels):
     """L_simple + factor L_vlb at one random step of a grid a row (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 16).
 
     For a `LearnedVariance`. L_simple is `Denoising`; L_vlb is `count` times what the step adds to the bound (see
@@ -98,15 +97,11 @@ class Hybrid:
     factor: float = 1e-3
 
     def __post_init__(self) -> None:
-        require_probability(self.drop)
+        super().__post_init__()
         if not self.factor >= 0:
             raise ValueError(f"factor must be >= 0, got {self.factor}")
         if self.weight is not None and self.weight.absolute:
             raise ValueError(f"{self.weight} is per unit of log-SNR, in which the steps of a grid have no density")
-
-    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
-        """The loss of each row."""
-        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the steps; scalars hold both parts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -154,19 +155,28 @@ def _in_space(process: Any, x0: Any) -> Any:
     return process.project(Estimate(x0)).x0
 
 
-def quantiles(stratify: bool, batch: Batch, rng: Rng) -> Float[Tensor, " b"]:
-    """Where in the density each row looks: spread over the stream where the batch says positions, else independent."""
-    return uniforms(rng.fold(0), batch.get("position") if stratify else None)
+class AtDrawnLevels(ABC):
+    """What objectives over levels share: training draws where in the density each row looks, and drops conditions."""
 
+    drop: float
+    stratify: bool
 
-def require_probability(drop: float) -> None:
-    """Refuse a share of dropped conditions that is none; Raises ValueError."""
-    if not 0 <= drop < 1:
-        raise ValueError(f"drop is a probability in [0, 1), got {drop}")
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop is a probability in [0, 1), got {self.drop}")
+
+    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
+        """The loss of each row."""
+        u = uniforms(rng.fold(0), batch.get("position") if self.stratify else None)
+        return self.at(u, components, batch, rng, drop=self.drop)
+
+    @abstractmethod
+    def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
+        """The loss at given quantiles u [B] of the density, as the held-out loss by noise level is measured."""
 
 
 @dataclass(frozen=True)
-class Denoising:
+class Denoising(AtDrawnLevels):
     """The weighted denoising loss w(log-SNR) |x0_hat - x0|^2 of a Gaussian process.
 
     The residual r = F - F* lives in the network's space; x0_hat - x0 = c_out r. Without a weight the loss is |r|^2,
@@ -187,13 +197,6 @@ class Denoising:
     drop: float = 0.1
     stratify: bool = True
     model: str = "model"
-
-    def __post_init__(self) -> None:
-        require_probability(self.drop)
-
-    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
-        """The loss of each row; `value` is the mean square of the network's residual."""
-        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density, as the held-out loss by noise level is measured."""
@@ -217,7 +220,7 @@ def _per_level(weight: Weight, level: Level, log_p: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MaskedTokens:
+class MaskedTokens(AtDrawnLevels):
     """The continuous-time bound of a process that masks tokens, in nats a token: its mean is at least -log p(x0) / N.
 
     -ELBO = integral over t of keep'(t) / (1 - keep) sum over masked tokens of log p(x0 | x), where keep is the share of
@@ -239,13 +242,6 @@ class MaskedTokens:
     stratify: bool = True
     model: str = "model"
 
-    def __post_init__(self) -> None:
-        require_probability(self.drop)
-
-    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
-        """The loss of each row; `value` is the mean over tokens of -log p at those that are masked."""
-        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
-
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density."""
         at = pose(self, u, components, batch, rng, drop)
@@ -256,7 +252,7 @@ class MaskedTokens:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(AtDrawnLevels):
     """One draw of levels, noise on all parts of a state, one evaluation, a weighted loss for each part.
 
     Args:
@@ -279,16 +275,12 @@ class Joint:
     model: str = "model"
 
     def __post_init__(self) -> None:
-        require_probability(self.drop)
+        super().__post_init__()
         if self.weights.keys() != self.process.parts.keys() or not self.factors.keys() <= self.weights.keys():
             raise ValueError(
                 f"the parts of the process are {sorted(self.process.parts)}, weights are given for "
                 f"{sorted(self.weights)}, factors for {sorted(self.factors)}"
             )
-
-    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
-        """The loss of each row, the sum over parts; scalars hold each part's own mean."""
-        return self.at(quantiles(self.stratify, batch, rng), components, batch, rng, drop=self.drop)
 
     def at(self, u: Float[Tensor, " b"], components: Components, batch: Batch, rng: Rng, *, drop: float = 0.0) -> Loss:
         """The loss at given quantiles u [B] of the density."""
