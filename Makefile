@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export UNNOISE_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-browser lint format clean
 
 demo: .venv/demo
 	rm -rf runs/demo
@@ -19,6 +19,11 @@ demo: .venv/demo
 
 test: .venv/dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Reports in a real browser: apt install chromium chromium-driver.
+test-browser: .venv/dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser -rs
 
 lint: .venv/dev
 	$(BIN)/ruff check .

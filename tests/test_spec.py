@@ -43,7 +43,7 @@ from unnoise.spec import Build, SpecError, build, describe
 PACKAGES = ("sample", "core", "optim", "modality", "data", "judges", "recipe")
 # Values that carry what is not a value: functions, other denoisers, tensors, trained networks, loaded data.
 HELD = {"Cfg", "Interval", "TrainedClassifier", "Dataset", "Rng", "Step", "Normal", "Mixture", "Empirical"}
-HELD |= {"Known", "Trial"}
+HELD |= {"Known", "TrainedAttributes", "Trial"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "Table": {"betas": (0.1, 0.2, 0.3)},
     "TableIndex": {"table": Table((0.1, 0.2))},
@@ -67,6 +67,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "SizeEnergy": {"first": 4, "counts": (1, 2), "means": (-900.0, -1000.0), "stds": (30.0, 20.0)},
     "Characters": {"alphabet": "ab", "length": 4},
     "NextToken": {"vocabulary": 4},
+    "Attributes": {"codec": Image(shape=(1, 8, 8)), "classes": {"hair": 3, "body": 2}},
+    "AttributeClassification": {"classes": {"hair": 3, "body": 2}},
+    "ClassificationAccuracy": {"classifier": Classifier(Image(shape=(1, 8, 8)), classes=10)},
     "FewSteps": {"judge": Classifier(Image(shape=(1, 8, 8)), classes=10), "teacher": Sampling()},
     "BitsPerToken": {"text": Text(length=8)},
     "judges.reconstruction.Reconstruction": {"image": Image(shape=(1, 8, 8))},

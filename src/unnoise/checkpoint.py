@@ -263,18 +263,18 @@ def replace_json(value: Any, path: Path) -> None:
         raise _disk_error(path, e) from e
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file in one replacement."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write one safetensors file in one replacement; `metadata` goes into its head."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _save_tensors(tensors, part)
+        _save_tensors(tensors, part, metadata)
         part.replace(path)
     except (OSError, SafetensorError) as e:
         part.unlink(missing_ok=True)
         raise _disk_error(path, e) from e
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     own, storages = {}, set()
     for k, v in tensors.items():
@@ -282,7 +282,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         storage = x.untyped_storage().data_ptr()
         own[k] = x.clone() if storage in storages else x  # tied weights: the format knows no sharing
         storages.add(storage)
-    save_file(own, path)
+    save_file(own, path, metadata)
     path.chmod(0o644)  # the library's own mode would keep a shared run from its other readers
     _sync(path)
 

@@ -1,4 +1,4 @@
-"""The command line: train | resume | join | sample | evaluate | info | list."""
+"""The command line: train | resume | join | sample | evaluate | compare | info | list."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--sampler", help="see `unnoise list`; with arguments: 'Ancestral(eta=0.5)'")
     sample.add_argument("--steps", type=int, help="number of steps")
-    sample.add_argument("--guidance", type=float, help="classifier-free guidance scale, 1 is off")
+    sample.add_argument(
+        "--guidance", metavar="SCALE", help="classifier-free guidance, 1 is off; hair=2,body=1.5: by attribute"
+    )
     sample.add_argument(
         "--weights", default=None, metavar="WIDTH|raw", help="EMA of a relative width, or the weights as trained"
     )
@@ -136,9 +138,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--repeats", type=int, default=1, help="sample seeds, for a standard error (default 1)")
     evaluate.add_argument("--seed", type=int, default=1_000_000, help="of the first sample (default 1000000)")
     evaluate.add_argument("--steps", type=int, help="number of steps")
-    evaluate.add_argument("--guidance", type=float, help="classifier-free guidance scale, 1 is off")
+    evaluate.add_argument(
+        "--guidance", metavar="SCALE", help="classifier-free guidance, 1 is off; hair=2,body=1.5: by attribute"
+    )
     evaluate.add_argument("--weights", default=None, metavar="WIDTH|raw", help="which weights, as for sample")
+    evaluate.add_argument(
+        "--history",
+        type=int,
+        default=0,
+        metavar="K",
+        help="also measure K of the averages that the run kept as training went on (default 0)",
+    )
     evaluate.set_defaults(run_command=_evaluate)
+
+    compare = commands.add_parser("compare", help="two evaluations side by side", description=_compare.__doc__)
+    compare.add_argument("a", type=Path, metavar="A", help="a run that was evaluated, or an evaluation.json")
+    compare.add_argument("b", type=Path, metavar="B")
+    compare.set_defaults(run_command=_compare)
 
     info = commands.add_parser(
         "info", help="what recipes, runs, systems and data consist of", description=_info.__doc__
@@ -149,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="recipes, samplers, networks, runs", description=_list.__doc__)
     listing.set_defaults(run_command=_list)
 
+    for command in (train, resume):
+        command.add_argument(
+            "--workers", type=int, metavar="N", help="processes that read data larger than memory (default: by cores)"
+        )
     for command in (train, resume, sample, evaluate):
         command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     for command in (resume, join, sample, evaluate, info):
@@ -182,6 +202,7 @@ def _train(o: argparse.Namespace) -> None:
             parent=o.parent,
             types=types,
             loggers=_loggers(o, out) if run.is_main else [],
+            workers=o.workers,
         )
         if run.is_main:
             print(f"{out}: done{_next(out, state.components)}")
@@ -195,7 +216,7 @@ def _resume(o: argparse.Namespace) -> None:
     _at_least_one("--samples", o.samples)
     with launch(o.device) as run:
         loggers = _loggers(o, o.run) if run.is_main else []
-        state = fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers)
+        state = fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers, workers=o.workers)
         if run.is_main:
             print(f"{o.run}: done{_next(o.run, state.components)}")
 
@@ -231,12 +252,11 @@ def _weights(o: argparse.Namespace) -> Any:
         raise UserError(f"--weights is an EMA width such as 0.1, or raw; got {o.weights!r}") from None
 
 
-def _model(o: argparse.Namespace) -> Any:
+def _model(o: argparse.Namespace, device: Any) -> Any:
     from unnoise import system
-    from unnoise.runtime import pick_device
 
     weights = _weights(o)
-    model = system.load(o.run, weights=weights, device=pick_device(o.device), types=_types(o))
+    model = system.load(o.run, weights=weights, device=device, types=_types(o))
     model.facts["weights"] = weights
     return model
 
@@ -264,8 +284,11 @@ def _join(o: argparse.Namespace) -> None:
 def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
     from unnoise.core.sampler import Sampler
     from unnoise.override import parse
+    from unnoise.recipe import Guidance
 
-    chosen = {k: getattr(o, k) for k in ("steps", "guidance") if getattr(o, k) is not None}
+    chosen: dict[str, Any] = {} if o.steps is None else {"steps": o.steps}
+    if o.guidance is not None:
+        chosen["guidance"] = parse(o.guidance, Guidance, None, "--guidance")
     if getattr(o, "sampler", None):
         chosen["sampler"] = parse(o.sampler, Sampler, model.sampling.sampler, "--sampler")
     model.settings(**chosen)
@@ -275,10 +298,11 @@ def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
 def _sample(o: argparse.Namespace) -> None:
     """Sample a run or a system. Sample i depends on seed + i alone, not on n or batch. A stopped command goes on."""
     from unnoise.export import export
+    from unnoise.runtime import pick_device
 
     _at_least_one("-n", o.n)
     _at_least_one("--batch", o.batch)
-    model = _model(o)
+    model = _model(o, pick_device(o.device))
     settings = _settings(o, model)
     cond = _conditions(o.cond)
     out = o.out or (o.run / "out" if (o.run / "latest").is_file() else Path("out"))  # checkpoints are pruned
@@ -325,43 +349,50 @@ def _number(name: str, text: str) -> int | float:
 
 
 def _evaluate(o: argparse.Namespace) -> None:
-    """Measure a run's samples, each figure beside that of held-out real data; writes RUN/evaluation.json."""
-    import torch
+    """Measure a run's samples, each figure beside that of held-out real data: RUN/evaluation.json and report.html."""
+    from dataclasses import replace
 
-    from unnoise.checkpoint import replace_json
-    from unnoise.metrics.figure import as_json, table
-    from unnoise.recipe import Trial
-    from unnoise.spec import build, describe
+    from unnoise import report
+    from unnoise.evaluation import history, measure
+    from unnoise.metrics.figure import table
+    from unnoise.runtime import launch
+    from unnoise.spec import build
+    from unnoise.trial import Trial
 
-    _at_least_one("-n", o.n)
-    _at_least_one("--repeats", o.repeats)
-    model = _model(o)
-    settings = _settings(o, model)
-    if "recipe" not in model.facts:
-        raise UserError(f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by")
-    recipe = build(model.facts["recipe"], _types(o), lazy=True)
-    judge = recipe.judge
-    if judge is None:
-        raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
-    trial = Trial(o.n or judge.count, o.repeats, o.seed, settings, lambda line: print(line, file=sys.stderr))
-    figures = judge(model, recipe.data.load(), trial)
-    result = {
-        "figures": as_json(figures),
-        "protocol": {
-            "samples": trial.n,
-            "repeats": o.repeats,
-            "seed": o.seed,
-            "sampling": describe(model.settings(**settings)),
-            "weights": model.facts["weights"] or model.facts.get("average"),
-            "seen": model.facts.get("seen"),
-            "judge": describe(judge),
-            **judge.protocol,
-        },
-        "device": str(model.device),
-        "torch": torch.__version__,
-    }
-    replace_json(result, o.run / "evaluation.json")
-    print(table(figures))
+    for name, value in (("-n", o.n), ("--repeats", o.repeats)):
+        _at_least_one(name, value)
+    if o.history < 0:
+        raise UserError(f"--history must not be negative, got {o.history}")
+    with launch(o.device) as run:
+        model = _model(o, run.device)
+        settings = _settings(o, model)
+        if "recipe" not in model.facts:
+            raise UserError(
+                f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by"
+            )
+        recipe = build(model.facts["recipe"], _types(o), lazy=True)
+        judge = recipe.judge
+        if judge is None:
+            raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
+        data = recipe.data.load()
+        say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
+        trial = Trial(o.n or judge.count, o.repeats, o.seed, settings, say, run)
+        found = measure(model, judge, data, trial)
+        if o.history:
+            found = replace(found, history=history(o.run, o.history, judge, data, trial, _weights(o), _types(o)))
+        if not run.is_main:
+            return
+        found.save(o.run)
+        print(table(found.figures))
+        print(f"protocol {found.hash}; {report.of_run(o.run, found, model, data, trial)}")
+
+
+def _compare(o: argparse.Namespace) -> None:
+    """Two evaluations side by side, with what chance alone would explain; refused where their protocols differ."""
+    from unnoise.evaluation import Evaluation, compared
+    from unnoise.metrics.figure import comparison
+
+    print(comparison(compared(Evaluation.read(o.a), Evaluation.read(o.b)), str(o.a), str(o.b)))
 
 
 def _info(o: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from unnoise.core.level import exact
 from unnoise.core.objective import EDGES, Objective, OverLevels, by_logsnr
 from unnoise.core.rng import Rng
-from unnoise.data.dataset import Dataset, permutation
+from unnoise.data.dataset import Columns, Dataset, loaded, permutation
 from unnoise.metrics import half_distance, halves_distance, nearest_distances, recall
 from unnoise.metrics.figure import Figure, figure
 
@@ -24,7 +24,7 @@ NEIGHBOURS = 5
 def loss_by_level(
     objective: Objective,
     components: Mapping[str, Any],
-    columns: Mapping[str, Tensor],
+    columns: Columns,
     device: torch.device,
     rows: int = 512,
 ) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def judged(sets: Sequence[tuple[Tensor, Tensor]], data: Dataset, reader: Any, la
         random half of the real data (real: between two halves), recall and the median distance to the nearest
         training item (real: of held-out data), in the judge's features but for the last, which is in pixels.
     """
-    train, held_out = data.train["x"], data.held_out["x"]
+    train, held_out = loaded(data.train["x"]), loaded(data.held_out["x"])
     real = reader.features(torch.cat([train, held_out]))
     features, held_features = real[: len(train)], real[len(train) :]
     halves = halves_distance(real, SPLITS)
@@ -99,7 +99,7 @@ def judged(sets: Sequence[tuple[Tensor, Tensor]], data: Dataset, reader: Any, la
         rows["distance"].append(half_distance(own[:half], real, SPLITS))
         rows["recall"].append(_mean([recall(features[d], own[:count], NEIGHBOURS) for d in draws]))
         rows["nearest"].append(float(nearest_distances(_flat(x), _flat(train)).median()))
-    worst = _worst(held_right, data.held_out[label])
+    worst = _worst(held_right, loaded(data.held_out[label]))
     return [
         figure("read as asked", rows["read"], float(held_right.mean())),
         figure("worst class", rows["worst"], worst),

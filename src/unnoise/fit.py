@@ -13,17 +13,19 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from unnoise import checkpoint
 from unnoise.core.denoiser import Preconditioned
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, loaded, require_finite
+from unnoise.data.loader import reading
 from unnoise.data.stream import batches
 from unnoise.errors import UserError
 from unnoise.evaluate import loss_by_level
@@ -45,6 +47,12 @@ SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a kill can cost."""
 PREVIEWS = 4
 """Grids of samples in a run."""
+CHECKED = 64
+"""Items of a lazy column that are looked at before the first step."""
+WATCHED = 512
+"""Held-out items that the loss is watched on."""
+MEASURED_BY = 2048
+"""Items of a lazy column that a codec measures its numbers by."""
 
 
 class Interrupted(UserError):
@@ -68,6 +76,7 @@ def start(
     parent: Path | None = None,
     types: Sequence[type] = (),
     loggers: Sequence[Logger] = (),
+    workers: int | None = None,
 ) -> State:
     """Train a recipe in a new run folder.
 
@@ -83,6 +92,7 @@ def start(
         parent: a run or model whose weights to start from, where they fit.
         types: classes of the user's in the recipe or the parent.
         loggers: besides metrics.jsonl.
+        workers: processes that read data larger than memory, see `data.stream.batches`; the run is the same with any.
 
     Raises:
         UserError: for what the user can mend; nothing is lost.
@@ -99,11 +109,11 @@ def start(
     state = State(recipe, seed, run.device, total, PRECISIONS[precision])
     measure = getattr(state.components["codec"], "measure", None)
     if measure is not None:  # a codec with numbers of its own: the scale of latents
-        measure(data.train["x"])
+        measure(loaded(data.train["x"], MEASURED_BY))
     if parent is not None:
         _adopt(state, parent, types, run)
     facts = {"precision": precision, "compiled": compiled, "minutes": minutes, "elapsed": 0.0, "about": data.about}
-    session = Session(recipe, path, run, state, data, facts, loggers)
+    session = Session(recipe, path, run, state, data, facts, loggers, workers)
     session.prepare()
     session.save()
     session.loop()
@@ -117,6 +127,7 @@ def resume(
     samples: int | None = None,
     types: Sequence[type] = (),
     loggers: Sequence[Logger] = (),
+    workers: int | None = None,
 ) -> State:
     """Go on with a run where its last checkpoint stands; the same run as if it had not been stopped.
 
@@ -126,6 +137,7 @@ def resume(
         samples: train to this number of samples instead.
         types: classes of the user's in the recipe.
         loggers: besides metrics.jsonl.
+        workers: processes that read data larger than memory, as for `start`.
     """
     path, run = Path(path), run or Runtime(pick_device())
     contents = checkpoint.read(checkpoint.locate(path))
@@ -150,7 +162,7 @@ def resume(
         state.total = _whole(samples, recipe.batch)
     if state.total is not None and state.seen >= state.total:
         raise UserError(f"{path} is complete: {state.seen} samples seen; --samples N trains it further")
-    session = Session(recipe, path, run, state, data, facts, loggers)
+    session = Session(recipe, path, run, state, data, facts, loggers, workers)
     session.prepare()
     session.loop()
     return state
@@ -191,12 +203,17 @@ class Session:
         data: Dataset,
         facts: Mapping[str, Any],
         loggers: Sequence[Logger],
+        workers: int | None = None,
     ) -> None:
         self.recipe, self.path, self.run, self.state, self.data = recipe, path, run, state, data
         self.facts, self.begun = dict(facts), time.monotonic()
         self.before, self.first = float(facts["elapsed"]), state.seen
         self.loggers: list[Logger] = list(loggers)
+        if workers is not None and workers < 0:
+            raise UserError(f"the number of workers is at least 0, got {workers}")
+        self.workers = workers
         self.stopped: int | None = None
+        self.watched: dict[str, Tensor] = {}
 
     @property
     def elapsed(self) -> float:
@@ -209,9 +226,10 @@ class Session:
         codec: Any = parts.get("codec")
         conditioner: Any = parts.get("conditioner")
         if hasattr(codec, "check"):
-            codec.check(self.data.train["x"])
+            codec.check(loaded(self.data.train["x"], CHECKED))
         if conditioner is not None:
-            conditioner.check({k: v for k, v in self.data.train.items() if k in conditioner.names})
+            train = self.data.train
+            conditioner.check({k: loaded(v, CHECKED) for k, v in train.items() if k in conditioner.names})
         interval = getattr(parts["model"], "interval", None)
         if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
             levels = self.recipe.sampling.levels(interval)
@@ -219,6 +237,9 @@ class Session:
             plan(self.recipe.sampling.sampler, levels)
         self.run.shard(self.recipe.batch)
         if self.run.is_main:
+            self.watched = {k: v[:WATCHED] for k, v in self.data.held_out.items()}
+            for k, column in self.watched.items():
+                require_finite(column, k)  # a lazy one's are new here
             with self._memory():
                 say(forecast(self.recipe, self.state, self.data, self.run, self.facts))
         if self.facts["compiled"]:
@@ -231,11 +252,12 @@ class Session:
         if run.is_main:
             self.loggers.insert(0, JsonLines(self.path / "metrics.jsonl", state.seen))
         rows = run.shard(recipe.batch)
-        stream = batches(self.data.train, recipe.batch, seed=state.seed, seen=state.seen, rows=rows, device=run.device)
+        given: dict[str, Any] = {"seed": state.seed, "seen": state.seen, "rows": rows, "device": run.device}
+        stream = closing(batches(self.data.train, recipe.batch, workers=self.workers, **given))
         saved = time.monotonic()
         began = time.monotonic()
-        with self._signals(), self._bar() as bar, self._memory():
-            for progress in train(recipe, state, stream, run):
+        with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
+            for progress in train(recipe, state, source, run):
                 step = state.seen // recipe.batch
                 if state.total is None:
                     self._fix_total(began)
@@ -282,8 +304,8 @@ class Session:
         values: dict[str, Any] = {**state.read_window(self.run), "lr": progress.lr, "norm": float(progress.norm)}
         if not self.run.is_main:
             return
-        if len(self.data.held_out["x"]):
-            values |= loss_by_level(recipe.objective, state.components, self.data.held_out, self.run.device)
+        if len(self.watched["x"]):
+            values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
         values |= {"seconds": round(self.elapsed, 2)}
         for logger in self.loggers:
             logger.log(state.seen, values)

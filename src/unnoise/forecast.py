@@ -47,6 +47,7 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
     rows = recipe.batch // run.world // recipe.micro
     batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
     batch["position"] = torch.arange(rows, device=device)
+    rng = Rng.of(range(rows), device)
     kept: dict[int, int] = {}
 
     def keep(t: Tensor) -> Tensor:
@@ -58,8 +59,9 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for _ in range(2):  # the first pass pays for warming up
             began = time.perf_counter()
+            shown = batch if recipe.augment is None else recipe.augment(batch, rng)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-                loss = recipe.objective(state.components, batch, Rng.of(range(rows), device), 0).mean
+                loss = recipe.objective(state.components, shown, rng, 0).mean
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -19,9 +19,9 @@ from unnoise.core.level import CLEAN, Level, over
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
-from unnoise.errors import UserError
-from unnoise.guide import Cfg, Interval, Known
-from unnoise.recipe import Sampling
+from unnoise.errors import UserError, nearest
+from unnoise.guide import Cfg, CfgEach, Interval, Known
+from unnoise.recipe import Guidance, Sampling
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
@@ -80,7 +80,12 @@ class Model:
 
     @staticmethod
     def load(
-        path: str | Path, *, weights: Weights = None, device: torch.device | str = "cpu", types: Iterable[type] = ()
+        path: str | Path,
+        *,
+        weights: Weights = None,
+        device: torch.device | str = "cpu",
+        types: Iterable[type] = (),
+        at: int | None = None,
     ) -> Model:
         """The model in a run folder, a checkpoint folder, or what `save` wrote; nothing else is needed.
 
@@ -90,11 +95,12 @@ class Model:
                 run's snapshots where it was not tracked), "raw" for the weights as trained.
             device: where to.
             types: classes of yours that it is made of.
+            at: averaged weights as they were after so many samples, where the run keeps them (`trained.snapshots`).
 
         Raises:
             CheckpointError: for a folder that is missing, empty, damaged, changed or foreign.
         """
-        contents = trained.load(Path(path), weights)
+        contents = trained.load(Path(path), weights, at)
         if "model" not in contents.specs:
             raise CheckpointError(f"{path} has no component 'model', only {sorted(contents.specs)}")
         facts = contents.facts
@@ -126,7 +132,7 @@ class Model:
         seed: int = 0,
         sampler: Sampler[Tensor] | None = None,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: Guidance | None = None,
         batch: int = 256,
         deterministic: bool = False,
         **cond: Any,
@@ -142,7 +148,7 @@ class Model:
             seed: of the first row.
             sampler: how to step; each argument left out is the model's own default.
             steps: number of steps.
-            guidance: classifier-free guidance scale, 1 is off.
+            guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
             batch: rows at a time.
             deterministic: evaluate the network row by row, which makes results independent of the batch to the bit.
             cond: conditions: a number for all rows, a sequence that is run through again and again, or "all"; without
@@ -175,7 +181,7 @@ class Model:
         sampler: Sampler[Any] | None = None,
         grid: Grid | None = None,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: Guidance | None = None,
         **cond: Any,
     ) -> Samples:
         """Raw data [N, ...] with what is not known drawn anew; what is known comes back to the bit.
@@ -187,7 +193,7 @@ class Model:
             sampler: how to step.
             grid: which levels; a `ResampledGrid` lets what is drawn follow what is known.
             steps: number of steps.
-            guidance: classifier-free guidance scale, 1 is off.
+            guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
             cond: conditions.
 
         Raises:
@@ -217,7 +223,7 @@ class Model:
         seed: int = 0,
         sampler: Sampler[Tensor] | None = None,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: Guidance | None = None,
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
@@ -248,14 +254,29 @@ class Model:
         return Samples(self._decode(step.x, said), seeds, same, self.codec)
 
     def settings(
-        self, sampler: Sampler[Tensor] | None = None, steps: int | None = None, guidance: float | None = None
+        self, sampler: Sampler[Tensor] | None = None, steps: int | None = None, guidance: Guidance | None = None
     ) -> Sampling:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
         given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
         try:
-            return replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
+            settings = replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
         except ValueError as e:
             raise UserError(str(e)) from e
+        if isinstance(settings.guidance, Mapping):
+            self._check_scales(settings.guidance)
+        return settings
+
+    def _check_scales(self, scales: Mapping[str, float]) -> None:
+        """Refuse guidance by attribute where training has not shown what a sample is without each of them."""
+        alone = getattr(self.conditioner, "alone", ())
+        if not alone:
+            raise UserError(
+                f"guidance of {sorted(scales)} by themselves needs a model whose attributes were dropped apart in "
+                "training, as by Labels(apart=0.5): this one takes one scale for all"
+            )
+        for k in scales:
+            if k not in alone:
+                raise UserError(f"guidance of an unknown attribute {k!r}{nearest(k, alone)}")
 
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
         """Conditions of n rows, int64 [n] each; see `sample`."""
@@ -312,7 +333,11 @@ class Model:
     def _guided(self, settings: Sampling, process: Any) -> Any:
         if settings.guidance == 1 or self.conditioner is None:
             return self.denoiser
-        guided = Cfg(self.denoiser, process, self.conditioner.null, settings.guidance)
+        guided: Cfg | CfgEach
+        if isinstance(settings.guidance, Mapping):
+            guided = CfgEach(self.denoiser, process, self.conditioner.without, settings.guidance)
+        else:
+            guided = Cfg(self.denoiser, process, self.conditioner.null, settings.guidance)
         if settings.low == -math.inf and settings.high == math.inf:
             return guided
         return Interval(guided, self.denoiser, settings.low, settings.high)
@@ -324,7 +349,7 @@ class Model:
     # Single steps ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def denoise(self, x: Tensor, level: Level, *, guidance: float | None = None, **cond: Any) -> Estimate:
+    def denoise(self, x: Tensor, level: Level, *, guidance: Guidance | None = None, **cond: Any) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
         settings = self.settings(None, None, guidance)
         return self._guided(settings, self._process({}))(

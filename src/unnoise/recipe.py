@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import torch
 from torch import nn
 
 from unnoise.core.condition import Codec, Conditioner
@@ -14,12 +14,16 @@ from unnoise.core.denoiser import Preconditioned
 from unnoise.core.level import Levels
 from unnoise.core.objective import Denoising, Objective
 from unnoise.core.sampler import Sampler
-from unnoise.data.dataset import Dataset, Source
-from unnoise.metrics.figure import Figure
+from unnoise.data.augment import Augmentation
+from unnoise.data.dataset import Source
 from unnoise.optim import AdamW
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, UniformGrid
 from unnoise.spec import Build, Pending
+from unnoise.trial import Judge
+
+Guidance = float | Mapping[str, float]
+"""A classifier-free guidance scale, or one by attribute."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Sampling:
         sampler: how to step.
         grid: which levels, given a number of steps and the trained interval.
         steps: number of steps.
-        guidance: classifier-free guidance scale; 1 is off.
+        guidance: classifier-free guidance scale; 1 is off. Or scales by attribute, see `CfgEach`.
         low: lowest log-SNR at which guidance acts.
         high: highest log-SNR at which guidance acts.
     """
@@ -38,15 +42,22 @@ class Sampling:
     sampler: Sampler[Any] = Heun()
     grid: Grid = UniformGrid()
     steps: int = 20
-    guidance: float = 1.0
+    guidance: Guidance = 1.0
     low: float = float("-inf")
     high: float = float("inf")
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not torch.isfinite(torch.tensor(self.guidance)):
+        scales = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
+        if not all(map(math.isfinite, scales)):
             raise ValueError(f"guidance must be finite, got {self.guidance}")
+
+    @property
+    def passes(self) -> int:
+        """Evaluations of the network that an estimate takes where guidance acts."""
+        scales = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
+        return 1 + sum(s != 1 for s in scales)
 
     def levels(self, interval: tuple[float, float]) -> Levels:
         """The grid for a denoiser trained in `interval`."""
@@ -68,47 +79,6 @@ class Phase:
     modules: Sequence[str]
     optim: AdamW
     every: int = 1
-
-
-@dataclass(frozen=True)
-class Trial:
-    """How a model is measured.
-
-    Args:
-        n: samples a repeat.
-        repeats: for a standard error, each from seeds of its own.
-        seed: of the first sample.
-        settings: of sampling, in the place of the model's own.
-        say: where to tell what is being done.
-    """
-
-    n: int
-    repeats: int = 1
-    seed: int = 1_000_000
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    say: Callable[[str], None] = lambda line: None
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Measures a trained model, each figure beside the same figure of real data.
-
-    count: samples a repeat, unless the user says otherwise.
-    """
-
-    @property
-    def count(self) -> int:
-        """See above."""
-        ...
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """What the figures depend on besides the judge's own fields: versions of rules, fixed numbers."""
-        ...
-
-    def __call__(self, model: Any, data: Dataset, trial: Trial, /) -> Sequence[Figure]:
-        """The figures of a `Model`; Raises UserError where it cannot be measured so."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +105,7 @@ class Recipe:
         more: further components by name, for objectives that need them.
         phases: further losses, each with components and an optimiser of its own, after that of the model.
         trains: names of the components that the model's own phase trains.
+        augment: how training changes batches before the codec sees them; None: not at all.
     """
 
     name: str
@@ -156,6 +127,7 @@ class Recipe:
     more: Mapping[str, Any] = field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
     trains: tuple[str, ...] = ("model",)
+    augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "micro", "samples", "patience", "log_every"):
@@ -165,6 +137,8 @@ class Recipe:
             raise ValueError(f"a batch of {self.batch} does not divide into {self.micro} pieces")
         if self.average not in self.widths:
             raise ValueError(f"average {self.average} is not one of the widths {self.widths}")
+        if self.augment is not None:
+            _check_told(self.augment, self.more.get("conditioner", self.conditioner))
 
     def components(self) -> dict[str, Any]:
         """Fresh components by name: modules constructed with fresh weights, values as they are."""
@@ -183,6 +157,18 @@ class Recipe:
     def all_phases(self) -> tuple[Phase, ...]:
         """The model's own phase, and the others."""
         return (Phase(self.objective, self.trains, self.optim), *self.phases)
+
+
+def _check_told(augment: Augmentation, conditioner: Any) -> None:
+    """What an augmentation did must reach the network, or it would leak into samples."""
+    kind = conditioner.cls if isinstance(conditioner, Build) else conditioner
+    for name in augment.adds:
+        if name not in getattr(kind, "told", ()):
+            raise ValueError(
+                f"{type(augment).__name__} says what it did in the column {name!r}, which no conditioner tells the "
+                "network, so that it would leak into samples: give the network vectors={'augment': 9} and wrap the "
+                "conditioner, Augmented(inner=..), or take Mirror()"
+            )
 
 
 def _check_interval(model: nn.Module | None, interval: tuple[float, float]) -> None:

@@ -80,6 +80,22 @@ class Runtime:
         own = n // self.world
         return slice(self.rank * own, (self.rank + 1) * own)
 
+    def share(self, n: int) -> slice:
+        """This process's stretch of n rows, of which nothing depends on how they are divided."""
+        each = -(-n // self.world)
+        return slice(min(self.rank * each, n), min((self.rank + 1) * each, n))
+
+    def gather(self, rows: Tensor, n: int) -> Tensor:
+        """All n rows, of which each process has its `share`; on every one, on the device of `rows`."""
+        if self.world == 1:
+            return rows
+        each = -(-n // self.world)
+        own = torch.zeros(each, *rows.shape[1:], dtype=rows.dtype, device=self.device)
+        own[: len(rows)] = rows
+        parts = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(parts, own)
+        return torch.cat(parts)[:n].to(rows.device)
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with its gradients averaged over processes; itself where there is one.
 

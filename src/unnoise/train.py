@@ -22,6 +22,9 @@ from unnoise.optim import Ema, LossScale, guarded_step
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime
 
+AUGMENT = -1
+"""The place of augmentation in the randomness of a row, where phases have their numbers."""
+
 
 class NonFinite(UserError):
     """Training met non-finite numbers for too long; the message names the first layer that made one."""
@@ -191,9 +194,11 @@ def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) 
     check_every = min(recipe.log_every, recipe.patience)
     for name, module in state.networks.items():
         module.train(name in state.trained)
-    source = iter(batches)
+    source, root = iter(batches), Rng.of(state.seed, run.device).fold(AUGMENT)
     while state.total is None or state.seen < state.total:
         batch = next(source)
+        if recipe.augment is not None:
+            batch = recipe.augment(batch, root.fold(batch["position"]))
         step = state.seen // recipe.batch
         first: tuple[Loss, Tensor, float] | None = None
         with _own_generators(run.device, state.seed, state.seen, run.rank):

@@ -63,12 +63,13 @@ class Begun(Pending):
         return net
 
 
-def load(path: Path, weights: str | float | None) -> checkpoint.Contents:
+def load(path: Path, weights: str | float | None, at: int | None = None) -> checkpoint.Contents:
     """The contents of a run or a saved model, with averaged weights in the place of those as trained.
 
     Args:
         path: a run folder, a checkpoint folder, or what `Model.save` wrote.
         weights: a relative width, "raw", or None for the width that the recipe names.
+        at: averaged as they were after so many samples: one of `snapshots`; None: as the checkpoint stands.
 
     Raises:
         CheckpointError: for a folder that is missing, empty, damaged, changed or foreign.
@@ -77,12 +78,25 @@ def load(path: Path, weights: str | float | None) -> checkpoint.Contents:
     contents = checkpoint.read(checkpoint.locate(path))
     facts = contents.facts
     width = facts.get("average", "raw") if weights is None else weights
+    if width == "raw" and at is not None:
+        raise UserError(f"the weights of {path} after {at} samples are kept averaged only")
+    if at is not None:
+        if at not in snapshots(path):
+            raise UserError(f"{path} has no averages after {at} samples, only after {snapshots(path)}")
+        kept = _snapshots(path / "ema" / f"{at}.safetensors")
+        contents.groups = {f"ema-{w:g}": {k: x.float() if x.is_floating_point() else x for k, x in named.items()} for _, w, named in kept}
+        facts["seen"] = at
     if width != "raw":
         average = _average(path, contents, float(width))
         for name in facts.get("trains", ["model"]):
             own = {k.removeprefix(f"{name}."): v for k, v in average.items() if k.startswith(f"{name}.")}
             contents.weights[name] = own
     return contents
+
+
+def snapshots(run: Path) -> list[int]:
+    """After how many samples the averages of a run are kept, in order."""
+    return sorted(int(f.stem) for f in (run / "ema").glob("*.safetensors"))
 
 
 def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[str, Tensor]:
@@ -92,17 +106,16 @@ def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[st
         return tracked
     seen = int(contents.facts.get("seen", 0))
     own = {float(k.removeprefix("ema-")): v for k, v in contents.groups.items() if k.startswith("ema-")}
-    files = sorted((path / "ema").glob("*.safetensors"), key=lambda f: int(f.stem))
-    before = [f for f in files if int(f.stem) <= seen]
+    before = [path / "ema" / f"{n}.safetensors" for n in snapshots(path) if n <= seen]
     if not before:
         raise CheckpointError(
             f"{path} tracks averages of width {sorted(own)} and has no snapshots to make {width:g} from"
         )
     # A checkpoint mostly lies between two snapshots; its own averages are one more.
-    snapshots = [(seen, w, named) for w, named in own.items()]
-    snapshots += [s for f in before if int(f.stem) < seen for s in _snapshots(f)]
+    parts = [(seen, w, named) for w, named in own.items()]
+    parts += [s for f in before if int(f.stem) < seen for s in _snapshots(f)]
     try:
-        return reconstruct(snapshots, width, seen)
+        return reconstruct(parts, width, seen)
     except ValueError as e:
         raise UserError(str(e)) from e
 

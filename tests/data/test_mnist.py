@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from unnoise.data import Mnist
+from unnoise.data import Mnist, mnist
+from unnoise.data.fetch import Remote
 from unnoise.data.mnist import read_idx
 from unnoise.errors import UserError
 
@@ -129,13 +130,27 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
 
 def test_what_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("UNNOISE_DATA", raising=False)
-    with pytest.raises(UserError, match=r"mnist is looked for .* UNNOISE_DATA .* not set: set it, or pass path="):
-        Mnist().load()
-    monkeypatch.setenv("UNNOISE_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"no such file: .*mnist: set UNNOISE_DATA .* or pass path="):
-        Mnist().load()
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mnist, "REMOTES", (Remote(("http://127.0.0.1:9/train-images-idx3-ubyte.gz",), "0" * 64, 1),))
+    wanted = tmp_path / "cache" / "mnist" / "train-images-idx3-ubyte.gz"
+    for data in (None, str(tmp_path)):
+        if data:
+            monkeypatch.setenv("UNNOISE_DATA", data)
+        with pytest.raises(UserError, match=rf"127.0.0.1:9/train-images.* cannot be reached: .* save it as {wanted}"):
+            Mnist().load()
     with pytest.raises(UserError, match=r"no such file: .*train-images-idx3-ubyte.gz"):
         Mnist(path=str(tmp_path)).load()
+
+
+def test_what_lies_in_the_cache_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("UNNOISE_DATA", raising=False)
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "mnist").mkdir(parents=True)
+    for remote in mnist.REMOTES:
+        plain = folder / remote.name.removesuffix(".gz")
+        content = gzip.compress(plain.read_bytes()) if plain.exists() else (folder / remote.name).read_bytes()
+        (tmp_path / "cache" / "mnist" / remote.name).write_bytes(content)
+    assert torch.equal(Mnist().load().train["x"], Mnist(path=str(folder)).load().train["x"])
 
 
 def test_files_that_do_not_belong_together(folder: Path) -> None:

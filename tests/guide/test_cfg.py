@@ -1,4 +1,4 @@
-"""Classifier-free guidance on closed forms, its cost, its interval, with every sampler."""
+"""Classifier-free guidance on closed forms, on all or by attribute, its cost, its interval, with every sampler."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ from unnoise.core.parameterization import V
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.schedule import Cosine
-from unnoise.guide import Cfg, Interval
+from unnoise.guide import Cfg, CfgEach, Interval
 from unnoise.sample import Ancestral
 from unnoise.sample.driver import sample
 
@@ -158,3 +158,104 @@ def test_invalid_intervals_and_states_of_parts_are_refused() -> None:
         Interval(Shifted(), Shifted(), 3.0, 1.0)
     with pytest.raises(ValueError, match="one level"):
         Interval(Shifted(), Shifted())({"a": X}, {"a": Level.of(0.6, 0.8)})
+
+
+# By attribute --------------------------------------------------------------------------------------------------------
+
+PARTS = {
+    "hair": torch.tensor([0.5, -1.0, 2.0], dtype=D),
+    "body": torch.tensor([1.0, 0.25, -0.5], dtype=D),
+    "eyes": torch.tensor([-2.0, 0.5, 1.0], dtype=D),
+}
+LEVEL = Level.of(0.6, 0.8)
+
+
+class Added:
+    """Data N(sum of the attributes, 0.4^2); an attribute of which nothing is said is 0. Counts its evaluations."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor, level: Any, cond: Any = None, *, to: Any = None) -> Estimate:
+        self.calls += 1
+        return Normal(torch.stack([*cond.values()]).sum(0)[:, None], STD)(x, level)
+
+
+class Clusters:
+    """Data near -1 or near 1, how often depends on both attributes: given a noisy x these are not independent."""
+
+    LOGIT = torch.tensor([[0.3, -0.8, 0.1], [1.2, 0.4, 0.6], [0.5, -0.1, 0.2]], dtype=D)  # the last: nothing said
+
+    def __call__(self, x: Tensor, level: Any, cond: Any = None, *, to: Any = None) -> Estimate:
+        variance = level.alpha**2 * STD**2 + level.sigma**2
+        centres = [torch.tensor(c, dtype=D) for c in (-1.0, 1.0)]
+        logit = self.LOGIT[cond["a"], cond["b"]][:, None] + 2 * level.alpha * x / variance
+        share = torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)])
+        return Estimate((share * torch.stack([Normal(c, STD)(x, level).x0 for c in centres])).sum(0))
+
+
+def silent(cond: Any, name: str) -> dict[str, Tensor]:
+    return {**cond, name: torch.zeros_like(cond[name])}
+
+
+@pytest.mark.parametrize(
+    "scales", [{"hair": 2.0}, {"hair": 3.0, "body": -0.5}, {"hair": 0.0, "body": 1.5, "eyes": 4.0}]
+)
+def test_where_means_add_up_each_is_scaled_by_its_own(scales: dict[str, float]) -> None:
+    """And so it is the conjunction of Liu et al. 2022, each attribute told alone, with 1 for what is not named."""
+    got = CfgEach(Added(), Gaussian(), silent, scales)(X, LEVEL, PARTS)
+    total = torch.stack([scales.get(k, 1.0) * v for k, v in PARTS.items()]).sum(0)
+    torch.testing.assert_close(got.x0, Normal(total[:, None], STD)(X, LEVEL).x0, rtol=1e-12, atol=1e-13)
+    nothing = {k: torch.zeros_like(v) for k, v in PARTS.items()}
+    none = Added()(X, LEVEL, nothing).x0
+    theirs = none + sum(scales.get(k, 1.0) * (Added()(X, LEVEL, {**nothing, k: v}).x0 - none) for k, v in PARTS.items())
+    torch.testing.assert_close(got.x0, theirs, rtol=1e-12, atol=1e-13)
+    assert got.var is not None
+
+
+def test_one_attribute_is_cfg() -> None:
+    for scale in (0.0, 0.5, 1.0, 3.0, -1.0):
+        each = CfgEach(Added(), Gaussian(), silent, {"hair": scale})(X, LEVEL, {"hair": PARTS["hair"]})
+        plain = Cfg(Added(), Gaussian(), lambda c: silent(c, "hair"), scale)(X, LEVEL, {"hair": PARTS["hair"]})
+        torch.testing.assert_close(each.x0, plain.x0, rtol=1e-13, atol=1e-14)
+
+
+def test_scales_of_1_are_the_conditional_model_and_0_leaves_an_attribute_out() -> None:
+    """Also where attributes depend on each other given x, where a sum of attributes told alone is another model."""
+    cond = {"a": torch.tensor([0, 1, 0]), "b": torch.tensor([1, 0, 0])}
+    x = X[:, :1]
+
+    def without(cond: Any, name: str) -> dict[str, Tensor]:
+        return {**cond, name: torch.full_like(cond[name], 2)}
+
+    model = Clusters()
+    told = model(x, LEVEL, cond).x0
+    assert torch.equal(CfgEach(model, Gaussian(), without, {"a": 1.0, "b": 1.0})(x, LEVEL, cond).x0, told)
+    left = CfgEach(model, Gaussian(), without, {"a": 0.0})(x, LEVEL, cond).x0
+    torch.testing.assert_close(left, model(x, LEVEL, without(cond, "a")).x0, rtol=1e-12, atol=1e-13)
+    none = model(x, LEVEL, without(without(cond, "a"), "b")).x0
+    theirs = none + sum(model(x, LEVEL, without(cond, k)).x0 - none for k in cond)
+    assert float((theirs - told).abs().max()) > 0.01
+
+
+@every
+def test_attributes_are_guided_with_every_sampler(sampler: Any) -> None:
+    """Guided samples are the samples of N(sum of scaled attributes, 0.4^2); only what is scaled costs."""
+    inner, plain = Added(), Added()
+    scales = {"hair": 2.5, "body": 1.0, "eyes": 0.5}
+    guided = CfgEach(inner, Gaussian(), silent, scales)
+    *_, got = sample(sampler, Gaussian(), guided, X, angles(5), RNG, PARTS)
+    mean = torch.stack([scales[k] * v for k, v in PARTS.items()]).sum(0)
+    *_, want = sample(sampler, Gaussian(), Normal(mean[:, None], STD), X, angles(5), RNG, {})
+    torch.testing.assert_close(got.x, want.x, rtol=1e-10, atol=1e-11)
+    for _ in sample(sampler, Gaussian(), plain, X, angles(5), RNG, PARTS):
+        pass
+    assert inner.calls == 3 * plain.calls
+
+
+def test_guidance_by_attribute_nests_like_any_other() -> None:
+    model = Preconditioned(torch.nn.Identity(), V(), interval=(-6.0, 6.0))
+    guided = CfgEach(model, Gaussian(), silent, {"hair": 2.0})
+    assert guided.interval == (-6.0, 6.0) and CfgEach(Added(), Gaussian(), silent, {}).interval is None
+    inner = Interval(CfgEach(Added(), Gaussian(), silent, {"hair": 3.0}), Added(), 50.0, 60.0)
+    assert torch.equal(inner(X, LEVEL, PARTS).x0, Added()(X, LEVEL, PARTS).x0)

@@ -22,7 +22,8 @@ from unnoise.judges.bound import independent
 from unnoise.modality import Image
 from unnoise.modality.plain import Plain
 from unnoise.model import Model
-from unnoise.recipe import Judge, Sampling, Trial
+from unnoise.recipe import Sampling
+from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
 
 CODEC = Image((1, 8, 8), 0, 16)

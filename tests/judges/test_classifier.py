@@ -8,11 +8,14 @@ import torch
 
 from unnoise.core.rng import Rng
 from unnoise.data import Digits
+from unnoise.errors import UserError
 from unnoise.judges import Classifier
 from unnoise.judges.classifier import Classification, shifted
-from unnoise.modality import Image
-from unnoise.recipe import Judge
+from unnoise.modality import Image, Labels
+from unnoise.nets import ConvClassifier
+from unnoise.samples import Samples
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 CODEC = Image((1, 8, 8), 0, 16)
 
@@ -89,3 +92,54 @@ def test_pictures_are_shifted_by_whole_pixels(most: int) -> None:
     assert most != 1 or len(seen) == 9
     assert shifted(x, Rng.of(range(200)), 0) is x
     assert torch.equal(shifted(x[50:60], Rng.of(range(50, 60)), most), moved[50:60])
+
+
+class Drawer:
+    """A "model" that draws held-out digits, as asked."""
+
+    conditioner, device = Labels(), torch.device("cpu")
+
+    def sample(self, n: int, *, seed: int = 0, **settings: Any) -> Samples:
+        seeds = torch.arange(seed, seed + n)
+        held_out = Digits().load().held_out
+        rows = seeds % len(held_out["x"])
+        return Samples(held_out["x"][rows], seeds, {"label": held_out["label"][rows]}, CODEC)
+
+
+def test_samples_are_compared_with_a_part_and_the_judge_learns_from_all() -> None:
+    data = Digits().load()
+    judge = Classifier(CODEC, 10, width=8, samples=3_200, batch=32, lr=1e-2, compared=100)
+    part = judge.part(data)
+    assert len(part) == len(part.held_out["x"]) == 100
+    assert torch.equal(part.train["x"][50], data.train["x"][719])
+    said: list[str] = []
+    figures = {f.name: f for f in judge(Drawer(), data, Trial(100, say=said.append))}  # type: ignore[arg-type]
+    reader = judge.train(data.train, torch.device("cpu"))
+    right = (reader.read(part.held_out["x"]) == part.held_out["label"]).double().mean()
+    assert figures["read as asked"].real == pytest.approx(float(right)) and float(right) > 0.5
+    assert figures["recall"].samples > 0.8 and said[0] == "training the judge on real data"
+    with pytest.raises(UserError, match="needs -n of at least 100, got 99"):
+        judge(Drawer(), data, Trial(99))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="needs -n of at least 898, got 100"):
+        replace(judge, compared=None)(Drawer(), data, Trial(100))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_features_are_of_the_means_of_cells(dims: int) -> None:
+    """Without stages: what the head sees of [0, 1, .. n^dims - 1]. One cell forgets where things are."""
+    x = torch.arange(4.0**dims).reshape(1, 1, *(4,) * dims)
+    for grid, means in ((1, x.mean().reshape(1)), (2, cells(x[0, 0]))):
+        net = ConvClassifier(channels=1, classes=2, stages=0, dims=dims, hidden=grid**dims, grid=grid)
+        with torch.no_grad():
+            net.inner.weight.copy_(torch.eye(grid**dims))
+            net.inner.bias.zero_()
+        torch.testing.assert_close(net.features(x)[0], torch.nn.functional.silu(means))
+        flipped = torch.equal(net.features(x.flip(2)), net.features(x))
+        assert flipped == (grid == 1)
+
+
+def cells(x: torch.Tensor) -> torch.Tensor:
+    """Means of the halves of each axis of [4, ..], in order."""
+    for axis in range(x.ndim):
+        x = x.unflatten(axis, (2, 2)).mean(axis + 1)
+    return x.flatten()

@@ -15,7 +15,8 @@ from unnoise.data import Digits
 from unnoise.errors import UserError
 from unnoise.judges.fewsteps import evaluations
 from unnoise.model import Model
-from unnoise.recipe import Judge, Sampling, Trial
+from unnoise.recipe import Sampling
+from unnoise.trial import Judge, Trial
 from unnoise.sample import Ancestral, Consistency, Heun
 from unnoise.spec import Build, build, describe
 from unnoise.trained import Begun, Trained

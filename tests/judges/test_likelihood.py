@@ -23,7 +23,7 @@ from unnoise.judges.autoregressive import NextToken
 from unnoise.modality import Characters
 from unnoise.model import Model
 from unnoise.nets import Transformer
-from unnoise.recipe import Judge, Trial
+from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
 
 D = torch.float64

@@ -20,7 +20,7 @@ from unnoise.judges.molecule import measured
 from unnoise.metrics.figure import Figure
 from unnoise.metrics.molecule import VERSION
 from unnoise.model import Model
-from unnoise.recipe import Judge, Trial
+from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
 
 pytest.importorskip("rdkit", reason="RDKit is not installed: pip install 'unnoise[molecules]'")

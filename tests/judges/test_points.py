@@ -14,7 +14,7 @@ from unnoise.errors import UserError
 from unnoise.judges import NearestNeighbour
 from unnoise.metrics.figure import Figure
 from unnoise.metrics.points import chamfer, emd, normalise, one_nna
-from unnoise.recipe import Judge, Trial
+from unnoise.trial import Judge, Trial
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 

@@ -15,7 +15,7 @@ from unnoise.judges import Reconstruction, Several
 from unnoise.metrics.figure import Figure
 from unnoise.modality import Image, Latent
 from unnoise.model import Model
-from unnoise.recipe import Judge, Trial
+from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
 
 CODEC = Image((1, 8, 8), 0, 16)

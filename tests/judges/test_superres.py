@@ -22,7 +22,7 @@ from unnoise.judges import Classifier, SuperResolution
 from unnoise.judges.superres import enlarged, reduced
 from unnoise.modality import Image, LowRes
 from unnoise.model import Model
-from unnoise.recipe import Judge, Trial
+from unnoise.trial import Judge, Trial
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 

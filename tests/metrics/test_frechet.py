@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unnoise.metrics import Moments, frechet_distance, half_distance, halves_distance
+from unnoise.metrics.frechet import frechet_estimate, frechet_infinite, grouped, too_few
 
 torch.set_num_threads(1)
 
@@ -136,3 +137,67 @@ def test_splits_are_reproducible_and_shared():
         halves_distance(x[:3])
     with pytest.raises(ValueError, match="at least 2 splits"):
         halves_distance(x, splits=1)
+
+
+def test_the_stated_error_is_the_spread_over_repeats():
+    def pair(seed):
+        generator = torch.Generator().manual_seed(seed)
+        a, b = (torch.randn(600, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+        return grouped(a), grouped(b * 1.2 + 0.3)
+
+    found = [frechet_estimate(*pair(i)) for i in range(100)]
+    spread = torch.tensor([f.value for f in found]).std().item()
+    assert math.sqrt(sum(f.error**2 for f in found) / len(found)) == pytest.approx(spread, rel=0.3)
+    # |mu|^2 and the squared differences of the standard deviations
+    expected = 3 * 0.3**2 + 3 * 0.2**2
+    infinite = torch.tensor([frechet_infinite(*pair(i)) for i in range(100)])
+    assert abs(infinite.mean().item() - expected) < 3 * infinite.std().item() / 10
+    assert infinite.std().item() == pytest.approx(spread, rel=0.3)
+
+
+def test_extrapolation_takes_the_bias_of_equal_distributions_away():
+    biased, both, one = [], [], []
+    known = [normal([0.0] * 4, torch.eye(4).tolist(), 10**9)]
+    for i in range(30):
+        generator = torch.Generator().manual_seed(i)
+        a, b = (grouped(torch.randn(400, 4, generator=generator, dtype=torch.float64)) for _ in range(2))
+        biased.append(frechet_estimate(a, b).value)
+        both.append(frechet_infinite(a, b))
+        one.append(frechet_infinite(a, known))
+    for values in (both, one):
+        x = torch.tensor(values)
+        assert abs(x.mean().item()) < 3 * x.std().item() / math.sqrt(30)
+    assert sum(biased) > 5 * abs(sum(both))
+
+
+def test_groups_are_the_set_and_a_single_group_is_known():
+    x, y = features(101, 4, seed=1), features(90, 4, seed=2)
+    close(_joined(grouped(x, 7)), Moments.of(x), rtol=1e-12)
+    found = frechet_estimate(grouped(x), grouped(y))
+    assert found.value == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y)), rel=1e-9)
+    one = frechet_estimate(grouped(x), [Moments.of(y)])
+    other = frechet_estimate([Moments.of(x)], grouped(y))
+    assert math.hypot(one.error, other.error) == pytest.approx(found.error, rel=1e-9)
+    assert frechet_estimate([Moments.of(x)], [Moments.of(y)]).error == 0
+    # a class in every twelfth row
+    labels = (torch.arange(1_200) % 12)[:, None].double()
+    assert all(g.covariance.item() > 5 for g in grouped(labels))
+
+
+def _joined(groups):
+    whole = Moments.empty(len(groups[0].mean))
+    for g in groups:
+        whole = whole.merge(g)
+    return whole
+
+
+def test_too_few_rows_are_named_with_the_bias():
+    """Pitfall 33: a distance that depends on the count says so."""
+    assert too_few(2_049, 2_048) is None
+    assert "2048 rows for 2048 features" in str(too_few(2_048, 2_048))
+    with pytest.raises(ValueError, match="3 rows a group"):
+        grouped(features(35, 2))
+    with pytest.raises(ValueError, match="12 and 7 groups"):
+        frechet_infinite(grouped(features(99, 2)), grouped(features(99, 2), 7))
+    with pytest.raises(ValueError, match="at least one group"):
+        frechet_estimate([], [])

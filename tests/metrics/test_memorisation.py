@@ -1,9 +1,12 @@
 """Nearest training examples: exact distances, and a ratio that tells copies from new data."""
 
+import math
+
 import pytest
 import torch
 
 from unnoise.metrics import features, nearest_distances, nearest_ratio
+from unnoise.metrics.memorisation import nearest, nearest_ratio_estimate
 
 torch.set_num_threads(1)
 
@@ -50,3 +53,32 @@ def test_mistakes_are_named():
         nearest_ratio(train, train, train)
     with pytest.raises(ValueError, match=r"\[N, D\]"):
         nearest_distances(train[:0], train)
+
+
+def test_the_nearest_item_is_named():
+    train = draw(50, 1)
+    found, index = nearest(train[[7, 3, 49]] + 1e-3, train)
+    assert index.tolist() == [7, 3, 49]
+    assert torch.equal(found, nearest_distances(train[[7, 3, 49]] + 1e-3, train))
+
+
+def test_the_stated_error_of_the_ratio_is_the_spread_over_repeats():
+    train = draw(500, 0, (3,))
+    found = []
+    for i in range(80):
+        sets = [nearest_distances(draw(n, 1 + 2 * i + k, (3,)), train) for k, n in enumerate((200, 150))]
+        found.append(nearest_ratio_estimate(*sets, rounds=200))
+    spread = torch.tensor([f.value for f in found]).std().item()
+    assert math.sqrt(sum(f.error**2 for f in found) / len(found)) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_ratio_of_distances_is_that_of_items_whatever_their_order():
+    train, held_out, new = draw(200, 1), draw(51, 2), draw(71, 3)
+    own, held = nearest_distances(new, train), nearest_distances(held_out, train)
+    found = nearest_ratio_estimate(own, held)
+    assert found.value == pytest.approx(nearest_ratio(new, held_out, train), rel=1e-12)
+    assert nearest_ratio_estimate(own.flip(0), held.flip(0)) == found
+    copies = nearest_ratio_estimate(own * 0, held)
+    assert copies.value == 0 and math.isnan(copies.error)
+    with pytest.raises(ValueError, match="copies of training data"):
+        nearest_ratio_estimate(own, held * 0)

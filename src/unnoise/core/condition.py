@@ -21,6 +21,8 @@ class Conditioner(Protocol):
 
     A condition "mask" [B, N] (True = real) among those of a batch says which elements of axis 1 exist: the process is
     bound to it, and `null` keeps it. It may state `needs`: those of `names` that have no default and must be asked for.
+    It may have a method `thin`, from a batch's conditions and randomness to the same with less said, for training; and
+    `alone` and `without`, for guidance by attribute (see modality.Labels).
     """
 
     @property
@@ -49,6 +51,13 @@ def drop(cond: Cond, null: Cond, rng: Rng, p: float) -> dict[str, Shaped[Tensor,
     """Each row's conditions, all of them together, replaced by `null` with probability p."""
     gone = rng.uniform(torch.zeros(len(rng), device=rng.key.device)) < p
     return {k: torch.where(gone.reshape(-1, *(1,) * (v.ndim - 1)), null[k], v) for k, v in cond.items()}
+
+
+def unsaid(conditioner: Any, cond: Cond, rng: Rng, p: float) -> dict[str, Shaped[Tensor, "b ..."]]:
+    """A batch as training tells it: `drop`, and less said of the rest where the conditioner wants it so (`thin`)."""
+    thin = getattr(conditioner, "thin", None)
+    thinned = cond if thin is None else thin(cond, rng.fold(0))
+    return drop(thinned, conditioner.null(cond), rng, p)
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 
-from unnoise.core.condition import drop as dropped
+from unnoise.core.condition import unsaid
 from unnoise.core.density import Density, UniformTime, uniforms
 from unnoise.core.discrete import Absorbing
 from unnoise.core.estimate import Estimate
@@ -140,7 +140,7 @@ def pose(objective: OverLevels, u: Tensor, components: Components, batch: Batch,
     if conditioner is not None:
         cond = conditioner.encode(batch, rng.fold(4))
         if drop > 0:
-            cond = dropped(cond, conditioner.null(cond), rng.fold(3), drop)
+            cond = unsaid(conditioner, cond, rng.fold(3), drop)
     mask = cond.get("mask", batch.get("mask"))
     process = objective.process if mask is None else objective.process.bind(mask)
     exact, log_p = objective.density(u)

@@ -6,14 +6,17 @@ import codecs
 import gzip
 import lzma
 import os
+import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from unnoise.data.fetch import Remote, cache_folder, fetch
 from unnoise.errors import UserError
 
 VARIABLE = "UNNOISE_DATA"
@@ -38,6 +41,25 @@ def find(*parts: str) -> Path:
     if not path.exists():
         raise UserError(f"no such file: {path}: set {VARIABLE} to the folder that holds {wanted}, or pass path=...")
     return path
+
+
+def locate(name: str, remotes: Sequence[Remote], about: str) -> Path:
+    """The folder of a named set: `name` in UNNOISE_DATA, else in the cache, where what is missing is downloaded.
+
+    Args:
+        name: of the folder.
+        remotes: the files of the set.
+        about: source and licence, told when a download begins.
+
+    Raises:
+        UserError: where a download fails, as `fetch` tells.
+    """
+    if os.environ.get(VARIABLE) and (path := Path(os.environ[VARIABLE], name)).exists():
+        return path
+    folder = cache_folder() / name
+    for remote in remotes:
+        fetch(remote, folder, about)
+    return folder
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -65,6 +87,22 @@ def read_bytes(path: str | Path) -> bytes:
         return lzma.decompress(data) if kind == ".xz" else data
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
         raise UserError(f"{path} is damaged or cut short: {e}: fetch it again") from e
+
+
+def read_tar(path: str | Path) -> dict[str, bytes]:
+    """The files in a tar, compressed or not, by name, in its order; nothing is written to disk.
+
+    Raises:
+        UserError: for a tar that is missing, damaged or none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is a folder, not a tar" if path.is_dir() else f"no such file: {path}")
+    try:
+        with tarfile.open(path) as tar:
+            return {m.name: file.read() for m in tar if m.isfile() and (file := tar.extractfile(m))}
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as e:
+        raise UserError(f"{path} is not a readable tar: {str(e).splitlines()[0]}: fetch it again") from e
 
 
 def read_text(path: str | Path) -> str:

@@ -10,12 +10,40 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 from torch import Tensor
 
 from unnoise.data.dataset import Columns, Dataset, split
-from unnoise.data.home import find, read_bytes
+from unnoise.data.fetch import Remote
+from unnoise.data.home import locate, read_bytes
+from unnoise.data.strips import halved
 from unnoise.errors import UserError
+
+ABOUT = "MNIST handwritten digits, LeCun, Cortes & Burges, CC BY-SA 3.0"
+
+_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist"
+REMOTES = (
+    Remote(
+        (f"{_MIRROR}/train-images-idx3-ubyte.gz",),
+        sha256="440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        size=9_912_422,
+    ),
+    Remote(
+        (f"{_MIRROR}/train-labels-idx1-ubyte.gz",),
+        sha256="3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        size=28_881,
+    ),
+    Remote(
+        (f"{_MIRROR}/t10k-images-idx3-ubyte.gz",),
+        sha256="8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        size=1_648_877,
+    ),
+    Remote(
+        (f"{_MIRROR}/t10k-labels-idx1-ubyte.gz",),
+        sha256="f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        size=4_542,
+    ),
+)
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -60,7 +88,8 @@ class Mnist:
         low: also the picture of size 16 as column "low", uint8 [N, 1, 16, 16]: for super-resolution, from size 32.
         limit: only so many of the training set, the first ones; None: all.
         seed: which items a share holds out.
-        path: the folder with the four IDX files, plain or gzip; None: "mnist" in UNNOISE_DATA.
+        path: the folder with the four IDX files, plain or gzip; None: "mnist" in UNNOISE_DATA, else in the
+            cache, downloaded where needed.
     """
 
     size: int = 28
@@ -82,13 +111,13 @@ class Mnist:
 
     def load(self) -> Dataset:
         """The data; Raises UserError for a file that is missing or damaged."""
-        folder = find("mnist") if self.path is None else Path(self.path)
+        folder = locate("mnist", REMOTES, ABOUT) if self.path is None else Path(self.path)
         train = self._part(folder, "train", self.limit)
         if isinstance(self.held_out, str):
             parts: tuple[Columns, Columns] = train, self._part(folder, "t10k", None)
         else:
             parts = split(train, self.held_out, self.seed)
-        return Dataset(*parts, about="MNIST handwritten digits, LeCun, Cortes & Burges, CC BY-SA 3.0")
+        return Dataset(*parts, about=ABOUT)
 
     def _part(self, folder: Path, name: str, limit: int | None) -> Columns:
         x = read_idx(_either(folder / f"{name}-images-idx3-ubyte"))
@@ -103,16 +132,10 @@ class Mnist:
         if self.size == 28:
             return {"x": x, "label": label}
         x = F.pad(x, (2, 2, 2, 2))
-        small = _halved(x) if self.low or self.size == 16 else x
+        small = halved(x) if self.low or self.size == 16 else x
         return {"x": small if self.size == 16 else x, "label": label} | ({"low": small} if self.low else {})
 
 
 def _either(path: Path) -> Path:
     """The file as it is, or with .gz; the latter where there is neither, to be named as missing."""
     return path if path.is_file() else path.with_name(f"{path.name}.gz")
-
-
-def _halved(x: UInt8[Tensor, "n 1 h w"]) -> UInt8[Tensor, "n 1 h/2 w/2"]:
-    few = torch.split(x, 10_000)  # 40 MB in float32
-    parts = [F.avg_pool2d(part.float(), 2).round().to(torch.uint8) for part in few]
-    return torch.cat(parts) if parts else x

@@ -6,14 +6,16 @@ stands is one number, so that going on costs nothing, whatever batch size or num
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Generator, Iterable
 from functools import lru_cache
 
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from unnoise.data.dataset import Columns, permutation
+from unnoise.data.dataset import Column, Columns, permutation
+from unnoise.data.loader import default_workers, read_ahead
 
 
 @lru_cache(maxsize=2)
@@ -31,14 +33,16 @@ def items(n: int, seed: int, positions: Int64[Tensor, " p"]) -> Int64[Tensor, " 
     return out
 
 
-def stage(columns: Columns, device: torch.device, limit: float = 0.25) -> Columns:
-    """The columns on `device` where they take at most `limit` of its memory; else as they are, pinned for copying."""
-    if device.type != "cuda":
-        return {k: v.to(device) for k, v in columns.items()}
-    size = sum(v.numel() * v.element_size() for v in columns.values())
-    if size <= limit * torch.cuda.get_device_properties(device).total_memory:
-        return {k: v.to(device) for k, v in columns.items()}
-    return {k: v.pin_memory() for k, v in columns.items()}
+def stage(columns: Columns, device: torch.device, limit: float = 0.25) -> tuple[dict[str, Tensor], dict[str, Column]]:
+    """Which columns stay on `device`, moved there, and which are read for every batch.
+
+    The tensors stay, as the bytes that they are, where they take at most `limit` of a GPU's memory.
+    """
+    tensors = {k: v for k, v in columns.items() if isinstance(v, Tensor)}
+    size = sum(v.numel() * v.element_size() for v in tensors.values())
+    if device.type == "cuda" and size > limit * torch.cuda.get_device_properties(device).total_memory:
+        tensors = {}
+    return {k: v.to(device) for k, v in tensors.items()}, {k: v for k, v in columns.items() if k not in tensors}
 
 
 def _send(x: Tensor, device: torch.device) -> Tensor:
@@ -56,8 +60,11 @@ def batches(
     seen: int = 0,
     rows: slice | None = None,
     device: torch.device | None = None,
-) -> Iterator[dict[str, Shaped[Tensor, "b ..."]]]:
+    workers: int | None = None,
+) -> Generator[dict[str, Shaped[Tensor, "b ..."]], None, None]:
     """Batches without end from `seen` on: each column's rows, and "position" int64, their numbers in the stream.
+
+    What a batch holds depends on seed, `seen` and `rows` only. To close the generator ends the processes that read.
 
     Args:
         columns: raw data.
@@ -66,12 +73,23 @@ def batches(
         seen: samples seen so far.
         rows: this process's rows of each global batch.
         device: where batches go.
+        workers: processes that read ahead what is not on the device; None: `default_workers`. See `read_ahead`.
+
+    Raises:
+        UserError: at a batch that cannot be read.
     """
-    columns = stage(columns, device or torch.device("cpu"))
-    n, home = len(columns["x"]), columns["x"].device
-    while True:
-        positions = torch.arange(seen, seen + batch)[rows or slice(None)]
-        index = _send(items(n, seed, positions), home)
-        chosen = {k: _send(v[index], device or home) for k, v in columns.items()}
-        yield {**chosen, "position": _send(positions, device or home)}
-        seen += batch
+    device = device or torch.device("cpu")
+    home, away = stage(columns, device)
+    n, own = len(columns["x"]), rows or slice(None)
+    places = (torch.arange(start, start + batch)[own] for start in itertools.count(seen, batch))
+    here, ahead = itertools.tee((p, items(n, seed, p)) for p in places)
+    read: Iterable[dict[str, Tensor]] = itertools.repeat({})
+    if away:
+        workers = default_workers() if workers is None else workers
+        read = read_ahead(away, (i for _, i in ahead), len(range(batch)[own]), workers, pin=device.type == "cuda")
+    else:
+        del ahead  # or it would keep all that was
+    for (positions, index), found in zip(here, read, strict=False):
+        at = _send(index, device)
+        chosen = {k: home[k][at] if k in home else _send(found[k], device) for k in columns}
+        yield {**chosen, "position": _send(positions, device)}

@@ -1,8 +1,11 @@
 """Judges: networks that read samples, trained on real data by our own trainer."""
 
+from unnoise.judges.attributes import Attributes
 from unnoise.judges.bound import Bound
+from unnoise.judges.cas import ClassificationAccuracy
 from unnoise.judges.classifier import Classifier
 from unnoise.judges.fewsteps import FewSteps
+from unnoise.judges.inception import Inception
 from unnoise.judges.likelihood import BitsPerToken
 from unnoise.judges.molecule import Stability
 from unnoise.judges.points import NearestNeighbour
@@ -11,10 +14,13 @@ from unnoise.judges.several import Several
 from unnoise.judges.superres import SuperResolution
 
 __all__ = [
+    "Attributes",
     "BitsPerToken",
     "Bound",
+    "ClassificationAccuracy",
     "Classifier",
     "FewSteps",
+    "Inception",
     "NearestNeighbour",
     "Reconstruction",
     "Several",

@@ -16,13 +16,13 @@ from unnoise.core.level import Level
 from unnoise.core.parameterization import LearnedVariance
 from unnoise.core.process import Gaussian, Variance
 from unnoise.core.rng import Rng
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, loaded
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure, figure
 from unnoise.metrics.signal import bits_per_dimension
 from unnoise.model import Model
-from unnoise.recipe import Trial
 from unnoise.sample.plan import check_interval
+from unnoise.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Bound:
             trial.say(f"the bound of {rows} held-out rows over {steps} steps")
             for var, bits in self._bits(model, held_out, levels, trial).items():
                 figures.append(figure(f"bits per dimension, {steps} steps, {var} variance", bits.tolist(), None))
-        simple = independent(codec, data.train["x"], held_out["x"])
+        simple = independent(codec, loaded(data.train["x"]), held_out["x"])
         return [*figures, figure("bits per dimension of independent elements", simple.tolist(), None)]
 
     def _bits(self, model: Model, columns: Mapping[str, Tensor], levels: Level, trial: Trial) -> dict[Variance, Tensor]:

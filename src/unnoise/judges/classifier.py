@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,20 @@ from torch import Tensor, nn
 
 from unnoise.core.objective import Batch, Components, Loss
 from unnoise.core.rng import Rng
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Columns, Dataset
 from unnoise.data.stream import batches
 from unnoise.errors import UserError
 from unnoise.evaluate import NEIGHBOURS, SPLITS, judged
+from unnoise.judges.several import spread
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
 from unnoise.optim import AdamW, Cosine
-from unnoise.recipe import Recipe, Trial
+from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build
 from unnoise.train import State, train
+from unnoise.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Classifier:
         seed: of weights and order.
         count: of samples to read unless told otherwise.
         stages: halvings of the picture; a large one needs more, or only strokes are seen and not what they make.
+        compared: training and held-out items, of each so many, that samples are compared with, spread evenly over all
+            there are; None: all. The judge learns from all training items.
     """
 
     codec: Any
@@ -91,6 +95,7 @@ class Classifier:
     seed: int = 0
     count: int = 1000
     stages: int = 2
+    compared: int | None = None
 
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
@@ -127,31 +132,48 @@ class Classifier:
         """
         self.check(model, data, trial.n)
         trial.say("training the judge on real data")
-        reader, sets = self.train(data.train, model.device), []
-        for i in range(trial.repeats):
-            trial.say(f"sampling {trial.n} from seed {trial.seed + i * trial.n}")
-            samples = model.sample(trial.n, seed=trial.seed + i * trial.n, **trial.settings)
-            sets.append((samples.raw, samples.cond[self.label]))
-        return judged(sets, data, reader, self.label)
+        reader = self.train(data.train, model.device)
+        drawn = [trial.samples(model, i) for i in range(trial.repeats)]
+        return judged([(x.raw, x.cond[self.label]) for x in drawn], self.part(data), reader, self.label)
+
+    def part(self, data: Dataset) -> Dataset:
+        """The real items that samples are compared with."""
+        return Dataset(spread(data.train, self.compared), spread(data.held_out, self.compared), data.about)
 
     def check(self, model: Model, data: Dataset, n: int) -> None:
         """Refuse a model that is not conditioned on the label, and too few samples; Raises UserError."""
-        if self.label not in getattr(model.conditioner, "names", ()):
-            raise UserError(f"the judge reads {self.label!r}, which the model is not conditioned on")
-        half = (len(data) + len(data.held_out["x"])) // 2
+        require_told(model, [self.label])
+        part = self.part(data)
+        half = (len(part) + len(part.held_out["x"])) // 2
         if n < half:
             raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {n}")
 
-    def train(self, columns: Mapping[str, Tensor], device: torch.device) -> TrainedClassifier:
+    def train(self, columns: Columns, device: torch.device) -> TrainedClassifier:
         """The judge, trained on `columns` ("x" and the label)."""
-        recipe = self.recipe(None)
-        state = State(recipe, self.seed, device, recipe.samples)
-        stream = batches(columns, self.batch, seed=self.seed, device=device)
-        for _ in train(recipe, state, stream, Runtime(device)):
-            pass
-        net = state.components["model"]
-        assert isinstance(net, ConvClassifier)
-        return TrainedClassifier(net.eval(), self.codec, device)
+        return TrainedClassifier(taught(self.recipe(None), columns, self.seed, device), self.codec, device)
+
+
+def share(right: Tensor) -> tuple[float, float]:
+    """The share p of True among n, and its standard error sqrt(p (1 - p) / n)."""
+    p = float(right.double().mean())
+    return p, math.sqrt(p * (1 - p) / len(right))
+
+
+def require_told(model: Model, labels: Sequence[str]) -> None:
+    """Refuse a model that is not conditioned on each of `labels`; Raises UserError."""
+    for name in labels:
+        if name not in getattr(model.conditioner, "names", ()):
+            raise UserError(f"the judge reads {name!r}, which the model is not conditioned on")
+
+
+def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) -> ConvClassifier:
+    """The network of a judge's recipe, trained on `columns`; `seed` is of its weights and of their order."""
+    state = State(recipe, seed, device, recipe.samples)
+    for _ in train(recipe, state, batches(columns, recipe.batch, seed=seed, device=device), Runtime(device)):
+        pass
+    net = state.components["model"]
+    assert isinstance(net, ConvClassifier)
+    return net.eval()
 
 
 @dataclass(frozen=True)
@@ -175,7 +197,10 @@ class TrainedClassifier:
         return torch.cat(parts)
 
     @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """[N, classes], float32 on the CPU."""
+        return torch.cat([self.net(self.codec.encode(part.to(self.device))).cpu() for part in torch.split(x, 512)])
+
     def read(self, x: Tensor) -> Tensor:
         """int64 [N]: the class that each is read as."""
-        parts = [self.net(self.codec.encode(part.to(self.device))).argmax(1).cpu() for part in torch.split(x, 512)]
-        return torch.cat(parts)
+        return self.logits(x).argmax(1)

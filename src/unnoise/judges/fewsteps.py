@@ -12,7 +12,8 @@ from unnoise.evaluate import judged
 from unnoise.judges.classifier import Classifier
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
-from unnoise.recipe import Sampling, Trial
+from unnoise.recipe import Sampling
+from unnoise.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,19 @@ class FewSteps:
             title = f"{whose}{cost} evaluation{'' if cost == 1 else 's'}"
             sets = []
             for i in range(trial.repeats):
-                seed = trial.seed + i * trial.n
-                trial.say(f"{title}: sampling {trial.n} from seed {seed}")
-                samples = one.sample(
-                    trial.n, seed=seed, sampler=sampling.sampler, steps=sampling.steps, guidance=sampling.guidance
+                samples = trial.samples(
+                    one, i, sampler=sampling.sampler, steps=sampling.steps, guidance=sampling.guidance
                 )
                 sets.append((samples.raw, samples.cond[self.judge.label]))
-            figures += [replace(f, name=f"{title}: {f.name}") for f in judged(sets, data, reader, self.judge.label)]
+            figures += [
+                replace(f, name=f"{title}: {f.name}")
+                for f in judged(sets, self.judge.part(data), reader, self.judge.label)
+            ]
         return figures
 
 
 def evaluations(sampling: Sampling) -> int:
-    """Evaluations of the network that a sample takes; guidance, wherever it acts, takes two for one."""
+    """Evaluations of the network that a sample takes; guidance takes more than one for one."""
     each = sampling.sampler.evaluations
     steps = sampling.steps if each == 1 else each * (sampling.steps - 1) + 1  # the last step takes one
-    return steps * (1 if sampling.guidance == 1 else 2)
+    return steps * sampling.passes

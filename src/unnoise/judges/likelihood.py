@@ -17,7 +17,7 @@ from unnoise.core.level import exact
 from unnoise.core.objective import MaskedTokens
 from unnoise.core.rng import Rng
 from unnoise.core.schedule import Masking
-from unnoise.data.dataset import Dataset, Source
+from unnoise.data.dataset import Columns, Dataset, Source, loaded
 from unnoise.data.stream import batches
 from unnoise.errors import UserError
 from unnoise.judges.autoregressive import NextToken
@@ -25,10 +25,11 @@ from unnoise.metrics.figure import Figure
 from unnoise.metrics.ngram import Fitted, Ngram
 from unnoise.model import Model
 from unnoise.optim import AdamW
-from unnoise.recipe import Recipe, Trial
+from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, fields_of
 from unnoise.train import State, train
+from unnoise.trial import Trial
 
 SAMPLED = 64
 """Texts that are sampled at most."""
@@ -80,8 +81,10 @@ class BitsPerToken:
         held_out = {k: v[windows] for k, v in data.held_out.items()}
         trial.say(f"the bound of {len(windows)} windows, {self.draws * trial.repeats} levels each")
         bound = self.bound(model, held_out, self.draws * trial.repeats, trial.seed)
-        grams = {n: Ngram(n).fit(_ids(model, self.text.load().train["x"]), model.process.vocabulary) for n in (2, 3)}
-        whole = _ids(model, data.held_out["x"])
+        grams = {
+            n: Ngram(n).fit(_ids(model, loaded(self.text.load().train["x"])), model.process.vocabulary) for n in (2, 3)
+        }
+        whole = _ids(model, loaded(data.held_out["x"]))
         trial.say("sampling")
         texts = model.sample(min(trial.n, SAMPLED), seed=trial.seed, **trial.settings).raw
         real = _mean("", _each(grams[3], model, held_out["x"][: len(texts)])).samples
@@ -124,7 +127,7 @@ class BitsPerToken:
                 total[rows] += (loss.weight * loss.value).double().cpu()
         return total / (draws * math.log(2))
 
-    def twin(self, model: Model, columns: Mapping[str, Tensor], held_out: Mapping[str, Tensor], trial: Trial) -> Tensor:
+    def twin(self, model: Model, columns: Columns, held_out: Mapping[str, Tensor], trial: Trial) -> Tensor:
         """Train the twin; its bits per token of each held-out window, float64 [N]."""
         assert isinstance(model.process, Absorbing)
         net: Any = getattr(model.denoiser, "net", None)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, loaded
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure, figure
 from unnoise.metrics.molecule import (
@@ -23,7 +23,7 @@ from unnoise.metrics.molecule import (
     validity,
 )
 from unnoise.model import Model
-from unnoise.recipe import Trial
+from unnoise.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,9 @@ class Stability:
             UserError: for a model of other than packed molecules, or without RDKit.
         """
         _rdkit()  # before minutes of sampling
-        if data.train["x"].ndim != 3 or data.train["x"].shape[-1] != 4:
+        if len(data.train["x"].shape) != 3 or data.train["x"].shape[-1] != 4:
             raise UserError(f"molecules are [N, atoms, 4], the data are {tuple(data.train['x'].shape)}")
-        sets = []
-        for i in range(trial.repeats):
-            trial.say(f"sampling {trial.n} from seed {trial.seed + i * trial.n}")
-            sets.append(model.sample(trial.n, seed=trial.seed + i * trial.n, **trial.settings).raw)
+        sets = [trial.samples(model, i).raw for i in range(trial.repeats)]
         return measured(sets, data, self.pairs)
 
 
@@ -70,9 +67,9 @@ def measured(sets: Sequence[Tensor], data: Dataset, pairs: Sequence[str]) -> lis
     Raises:
         UserError: for a pair that is never bound in training molecules.
     """
-    train = data.train["x"]
+    train = loaded(data.train["x"])
     reference = _Reference(train, {s for s in validity(train).smiles if s is not None}, _mean_lengths(train, pairs))
-    rows, real = [_row(x, reference) for x in sets], _row(data.held_out["x"], reference)
+    rows, real = [_row(x, reference) for x in sets], _row(loaded(data.held_out["x"]), reference)
     return [figure(k, [row[k] for row in rows], real[k]) for k in real]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unnoise.data.dataset import Dataset, permutation
+from unnoise.data.dataset import Dataset, loaded, permutation
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure, figure
 from unnoise.metrics.points import (
@@ -22,7 +22,7 @@ from unnoise.metrics.points import (
     one_nna,
 )
 from unnoise.model import Model
-from unnoise.recipe import Trial
+from unnoise.trial import Trial
 
 Normalisation = Literal["sphere", "box", "std"]
 
@@ -68,7 +68,7 @@ class NearestNeighbour:
             UserError: for other than clouds, fewer than 2 samples, more than there are held-out clouds, or an exact
                 earth mover's distance without scipy.
         """
-        held_out, train = data.held_out["x"], data.train["x"]
+        held_out, train = loaded(data.held_out["x"]), loaded(data.train["x"])
         if held_out.ndim != 3 or held_out.shape[2] != 3:
             raise UserError(f"clouds are [N, points, 3], the data are {tuple(held_out.shape)}")
         most = min(len(held_out), len(train))
@@ -76,10 +76,7 @@ class NearestNeighbour:
             raise UserError(f"samples are told from as many held-out clouds: -n from 2 to {most}, got {trial.n}")
         probe = torch.zeros(1, 1, 3)
         self._emd(probe, probe)  # without scipy it is refused here, before minutes of sampling
-        sets = []
-        for i in range(trial.repeats):
-            trial.say(f"sampling {trial.n} from seed {trial.seed + i * trial.n}")
-            sets.append(model.sample(trial.n, seed=trial.seed + i * trial.n, **trial.settings).raw)
+        sets = [trial.samples(model, i).raw for i in range(trial.repeats)]
         points = sets[0].shape[1]
         if held_out.shape[1] < points:
             raise UserError(f"samples have {points} points, held-out clouds {held_out.shape[1]}: set data.count")

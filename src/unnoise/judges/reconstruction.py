@@ -15,7 +15,7 @@ from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure, figure
 from unnoise.metrics.signal import channel_drift, psnr
 from unnoise.model import Model
-from unnoise.recipe import Trial
+from unnoise.trial import Trial
 
 CHUNK = 128
 

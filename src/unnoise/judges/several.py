@@ -11,7 +11,7 @@ import torch
 from unnoise.data.dataset import Columns, Dataset
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
-from unnoise.recipe import Judge, Trial
+from unnoise.trial import Judge, Trial
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from unnoise.judges.classifier import Classifier
 from unnoise.metrics.figure import Figure, figure
 from unnoise.metrics.signal import channel_drift, psnr
 from unnoise.model import Model
-from unnoise.recipe import Trial
+from unnoise.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ class SuperResolution:
             trial.say(f"enlarging {trial.n} held-out pictures at {len(self.levels)} levels")
             for j, s in enumerate(self.levels):
                 told: dict[str, Any] = {self.low: low, self.augment: s}
-                seed = trial.seed + i * trial.n
-                x = model.sample(trial.n, seed=seed, **trial.settings, **told).raw
+                x = trial.samples(model, i, **told).raw
                 _note(own, {f"PSNR in dB at {self.augment}={s:g}": _mean_psnr(x, high, peak)})
                 if j == 0:
                     _note(own, self._kept(x, high, low, reader.read(x) == asked))

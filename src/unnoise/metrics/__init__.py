@@ -5,26 +5,48 @@ Functions of tensors: what makes the features (a judge, an Inception network, th
 """
 
 from unnoise.metrics import figure, molecule, ngram, points, signal
-from unnoise.metrics.frechet import Halves, frechet_distance, half_distance, halves_distance
+from unnoise.metrics.frechet import (
+    Halves,
+    frechet_distance,
+    frechet_estimate,
+    frechet_infinite,
+    grouped,
+    half_distance,
+    halves_distance,
+    too_few,
+)
+from unnoise.metrics.kernel import kernel_distance, kernel_distance_subsets
 from unnoise.metrics.manifold import coverage, density, precision, recall
-from unnoise.metrics.memorisation import nearest_distances, nearest_ratio
+from unnoise.metrics.memorisation import nearest, nearest_distances, nearest_ratio, nearest_ratio_estimate
 from unnoise.metrics.moments import Moments
+from unnoise.metrics.resampling import Estimate, share, worst_share
 
 __all__ = [
+    "Estimate",
     "Halves",
     "Moments",
     "coverage",
     "density",
     "figure",
     "frechet_distance",
+    "frechet_estimate",
+    "frechet_infinite",
+    "grouped",
     "half_distance",
     "halves_distance",
+    "kernel_distance",
+    "kernel_distance_subsets",
     "molecule",
+    "nearest",
     "nearest_distances",
     "nearest_ratio",
+    "nearest_ratio_estimate",
     "ngram",
     "points",
     "precision",
     "recall",
+    "share",
     "signal",
+    "too_few",
+    "worst_share",
 ]

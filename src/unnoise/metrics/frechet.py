@@ -10,7 +10,9 @@ place of one of the halves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,10 @@ from torch import Tensor
 
 from unnoise.metrics.features import checked
 from unnoise.metrics.moments import Moments
+from unnoise.metrics.resampling import Estimate, jackknife
+
+GROUPS = 12
+"""Parts of a set for errors and extrapolation: 2 x 12 distances more, and the error is known to 15 %."""
 
 
 class Halves(NamedTuple):
@@ -55,6 +61,83 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     # a squared length: what lies below 0 is the rounding of the traces
     return max(distance.item(), 0.0)
+
+
+def grouped(features: Real[Tensor, "n d"], groups: int = GROUPS, seed: int = 0) -> list[Moments]:
+    """Moments of disjoint random parts of features [N, D], as equal as can be; N >= 3 groups, groups >= 2.
+
+    Drawn by numpy's Generator(PCG64(seed)), so that a periodic order (one class after the other) makes no groups of
+    one class. Which row falls where depends on the order of the rows: gather them in the order of their numbers.
+
+    Raises:
+        ValueError: for too few rows or groups, or a feature that is not finite.
+    """
+    x = checked(features)
+    if groups < 2 or len(x) < 3 * groups:
+        raise ValueError(f"{groups} groups of {len(x)} rows: take at least 2, and 3 rows a group")
+    order = torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).permutation(len(x))).to(x.device)
+    return [Moments.of(x[order[i::groups]]) for i in range(groups)]
+
+
+def frechet_estimate(a: Sequence[Moments], b: Sequence[Moments]) -> Estimate:
+    """`frechet_distance` of two sets in disjoint groups (`grouped`), with a standard error.
+
+    The value is that of the whole sets, by merging: biased upwards by about c / N, see `too_few`. The error leaves out
+    one group after the other, of either set; a set of a single group counts as known exactly. Between equal
+    distributions it is too large (up to sqrt(2) times), as no jackknife tells the second order from the first.
+
+    Raises:
+        ValueError: if the numbers of features differ, or for no groups.
+    """
+    whole_a, whole_b = _merged(a), _merged(b)
+    variance = 0.0
+    for groups, other in ((a, whole_b), (b, whole_a)):
+        if len(groups) > 1:
+            left_out = [_merged([*groups[:i], *groups[i + 1 :]]) for i in range(len(groups))]
+            found = [frechet_distance(other, m) for m in left_out]
+            variance += jackknife(torch.tensor(found, dtype=torch.float64))
+    return Estimate(frechet_distance(whole_a, whole_b), math.sqrt(variance))
+
+
+def frechet_infinite(a: Sequence[Moments], b: Sequence[Moments]) -> float:
+    """`frechet_distance` as of infinitely many rows: least squares of d + c / N through several N, at 1 / N = 0.
+
+    Both sets are cut into s = 1 .. 4 disjoint parts alike, s dividing their common number of groups, and the distances
+    of the parts are averaged: no row is lost at any N. A set of a single group stays whole (a reference that is fixed,
+    as published). Below 0 by chance where the distributions are equal. Linear only while N / 4 is above D. To first
+    order it varies as the value at N does, so that the error of `frechet_estimate` is its least error.
+
+    Source: Chong and Forsyth 2020, arXiv:1911.07023, section 4; they draw random subsets of the samples only.
+
+    Raises:
+        ValueError: where both sets are single groups, or the numbers of groups differ or have no divisor in 2 .. 4.
+    """
+    groups = max(len(a), len(b))
+    parts = [s for s in (1, 2, 3, 4) if groups % s == 0]
+    if len(parts) < 2 or not {len(a), len(b)} <= {1, groups}:
+        raise ValueError(f"{len(a)} and {len(b)} groups: take as many of each, 12 for the best fit, or 1 of one set")
+    found = []
+    for s in parts:
+        pairs = zip(*([_merged(x[i::s] if len(x) > 1 else x) for i in range(s)] for x in (a, b)), strict=True)
+        found.append(sum(frechet_distance(p, q) for p, q in pairs) / s)
+    _, at_zero = np.polyfit(parts, found, 1)  # 1 / N is proportional to s
+    return float(at_zero)
+
+
+def too_few(count: int, dim: int) -> str | None:
+    """What to warn of at this number of rows and of features, None where there is nothing."""
+    if count > dim:
+        return None
+    return (
+        f"{count} rows for {dim} features: their covariance is singular and the Frechet distance far too large "
+        f"(its bias falls as 1 / N only above N = {dim}); take more than {dim}, or the kernel distance, which has none"
+    )
+
+
+def _merged(groups: Sequence[Moments]) -> Moments:
+    if not groups:
+        raise ValueError("a set needs at least one group")
+    return reduce(Moments.merge, groups)
 
 
 def halves_distance(features: Real[Tensor, "n d"], splits: int = 20, seed: int = 0) -> Halves:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
-from jaxtyping import Float64, Real
+from jaxtyping import Float64, Int64, Real
 from torch import Tensor
 
 from unnoise.metrics.features import checked, distances
+from unnoise.metrics.resampling import Estimate
 
 
 def nearest_distances(query: Real[Tensor, "n ..."], reference: Real[Tensor, "m ..."]) -> Float64[Tensor, " n"]:
@@ -18,10 +22,18 @@ def nearest_distances(query: Real[Tensor, "n ..."], reference: Real[Tensor, "m .
     Raises:
         ValueError: if shapes differ, a set is empty or an item is not finite.
     """
+    return nearest(query, reference)[0]
+
+
+def nearest(
+    query: Real[Tensor, "n ..."], reference: Real[Tensor, "m ..."]
+) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """`nearest_distances`, and the number of each query's nearest reference, int64 [N]."""
     if query.shape[1:] != reference.shape[1:]:
         raise ValueError(f"items of shape {list(query.shape[1:])} and {list(reference.shape[1:])} have no distance")
     a, b = checked(query.flatten(1)), checked(reference.flatten(1))
-    return torch.cat([block.amin(1) for block in distances(a, b)])
+    values, indices = zip(*(block.min(1) for block in distances(a, b)), strict=True)
+    return torch.cat(values), torch.cat(indices)
 
 
 def nearest_ratio(
@@ -40,3 +52,34 @@ def nearest_ratio(
     if own == 0:
         raise ValueError("half of the held-out data are copies of training data: they cannot tell what is new")
     return nearest_distances(samples, train).quantile(0.5).item() / own
+
+
+def nearest_ratio_estimate(
+    samples: Float64[Tensor, " n"], held_out: Float64[Tensor, " h"], rounds: int = 1_000, seed: int = 0
+) -> Estimate:
+    """`nearest_ratio` of distances that `nearest` found, with its standard error.
+
+    The error is the standard deviation of log(ratio) over bootstrap draws of both sets, times the ratio: samples and
+    held-out items vary, the training set is the one that was learned. A draw whose median is 0 counts as none; nan
+    where fewer than half of the draws are left, as where samples are copies.
+
+    Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
+
+    Args:
+        samples: distances of samples to their nearest training items, [N].
+        held_out: the same of held-out items, [H].
+        rounds: bootstrap draws, >= 2.
+        seed: of numpy's Generator(PCG64(seed)).
+
+    Raises:
+        ValueError: if half of the held-out data are in the training set.
+    """
+    x, y = (np.sort(v.cpu().numpy()) for v in (samples, held_out))
+    own = float(np.median(y))
+    if own == 0:
+        raise ValueError("half of the held-out data are copies of training data: they cannot tell what is new")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    draws = [[float(np.median(v[generator.integers(len(v), size=len(v))])) for v in (x, y)] for _ in range(rounds)]
+    logs = [math.log(a / b) for a, b in draws if a > 0 and b > 0]
+    value = float(np.median(x)) / own
+    return Estimate(value, value * float(np.std(logs, ddof=1)) if 2 * len(logs) > rounds else math.nan)

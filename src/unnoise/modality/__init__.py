@@ -1,6 +1,7 @@
 """Kinds of data: for each a codec, its conditions and its writers."""
 
 from unnoise.modality.audio import Waves
+from unnoise.modality.augmented import Augmented
 from unnoise.modality.image import Image
 from unnoise.modality.labels import Labels
 from unnoise.modality.latent import Latent
@@ -13,6 +14,7 @@ from unnoise.modality.spectrum import Spectra
 from unnoise.modality.text import Characters
 
 __all__ = [
+    "Augmented",
     "Characters",
     "Image",
     "Labels",

@@ -21,9 +21,20 @@ class Labels:
 
     Args:
         classes: number of classes by attribute, e.g. {"label": 10}.
+        apart: probability with which training leaves a row with some of its attributes only, where the objective drops
+            conditions at all: any number of them as often as any other, none and all included. Guidance by attribute
+            needs it.
+
+    Raises:
+        ValueError: for an `apart` that is no probability.
     """
 
     classes: Mapping[str, int] = field(default_factory=lambda: {"label": 10})
+    apart: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.apart <= 1:
+            raise ValueError(f"apart is a probability in [0, 1], got {self.apart}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,6 +55,23 @@ class Labels:
     def null(self, cond: Cond) -> dict[str, Shaped[Tensor, "b ..."]]:
         """The same batch with nothing said."""
         return {k: torch.full_like(v, self.classes[k]) if k in self.classes else v for k, v in cond.items()}
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The attributes that guidance can act on by themselves: those without which training has shown the rest."""
+        return self.names if self.apart or len(self.classes) == 1 else ()
+
+    def without(self, cond: Cond, name: str) -> dict[str, Shaped[Tensor, "b ..."]]:
+        """The same batch with nothing said of this attribute."""
+        return {**cond, name: torch.full_like(cond[name], self.classes[name])}
+
+    def thin(self, cond: Cond, rng: Rng) -> dict[str, Shaped[Tensor, "b ..."]]:
+        """The same batch with less said, as `apart` has it; a function of each row's randomness."""
+        if not self.apart:
+            return dict(cond)
+        some, share, *each = rng.uniform(torch.zeros(len(rng), 2 + len(self.classes), device=rng.key.device)).unbind(1)
+        gone = {k: (some < self.apart) & (u < share) for k, u in zip(self.classes, each, strict=True)}
+        return {k: torch.where(gone[k], self.classes[k], v) if k in gone else v for k, v in cond.items()}
 
     def ask(self, asked: Mapping[str, Any], seeds: Int64[Tensor, " n"]) -> dict[str, Int64[Tensor, " n"]]:
         """Labels of rows: a number for all, a sequence that is run through again and again, or "all".
@@ -84,13 +112,18 @@ class Labels:
     def uniform(self, seeds: Int64[Tensor, " b"]) -> dict[str, Int64[Tensor, " b"]]:
         """Conditions for rows of which nothing is asked: uniform over classes, a function of the row's seed alone.
 
-        Consecutive seeds run through the classes (of the first attribute fastest), so that any stretch of them is
-        balanced.
+        Consecutive seeds run through the classes of the first attribute, so that any stretch of them is balanced, and
+        through all combinations with the others before one comes again; which class of another attribute comes next
+        is random, so that no attribute stands still while those before it run through their classes.
         """
-        out, rest = {}, seeds
-        for k, n in self.classes.items():
-            out[k] = rest % n
-            rest = rest.div(n, rounding_mode="floor")
+        out, period = {}, 1
+        for j, (k, n) in enumerate(self.classes.items()):
+            turn = seeds.div(period, rounding_mode="floor")
+            if j:
+                start = Rng.of(seeds % period).fold(j).uniform(torch.zeros(len(seeds), 1, dtype=torch.float64))[:, 0]
+                turn = turn + (start * n).long()
+            out[k] = turn % n
+            period *= n
         return out
 
 

@@ -1,15 +1,18 @@
 """A small convolutional classifier: a judge of samples."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.nets.layers import channels_last, conv, group_norm, shrink
 
+ADAPTIVE_POOL: tuple[Any, ...] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+
 
 class ConvClassifier(nn.Module):
-    """Stages of (conv, norm, silu) twice and a halving, then the mean over positions and a two-layer head.
+    """Stages of (conv, norm, silu) twice and a halving, then means over positions and a two-layer head.
 
     Group norm, so that a row's verdict does not depend on its batch. Told no noise level: it judges clean samples.
 
@@ -21,6 +24,8 @@ class ConvClassifier(nn.Module):
         dims: spatial axes of x: 1, 2 or 3.
         hidden: F, the number of features.
         dropout: probability, on the features while training.
+        grid: cells along each axis, of each of which the mean is taken: 1 where the place of a thing says nothing, more
+            where all items are drawn to one frame.
     """
 
     def __init__(
@@ -33,15 +38,16 @@ class ConvClassifier(nn.Module):
         dims: int = 2,
         hidden: int = 64,
         dropout: float = 0.0,
+        grid: int = 1,
     ) -> None:
         super().__init__()
         self.channels, self.classes, self.width, self.stages = channels, classes, width, stages
-        self.dims, self.hidden, self.dropout = dims, hidden, dropout
+        self.dims, self.hidden, self.dropout, self.grid = dims, hidden, dropout, grid
         widths = [channels, *(width * 2**i for i in range(stages))]
         self.body = nn.ModuleList(
             nn.Sequential(*_conv_norm_silu(dims, a, b), *_conv_norm_silu(dims, b, b)) for a, b in pairwise(widths)
         )
-        self.inner = nn.Linear(widths[-1], hidden)
+        self.inner = nn.Linear(widths[-1] * grid**dims, hidden)
         self.outer = nn.Linear(hidden, classes)
         if dims == 2:
             channels_last(self)
@@ -57,7 +63,10 @@ class ConvClassifier(nn.Module):
             raise ValueError(f"x must have {self.dims} spatial axes of at least {smallest}, got {tuple(x.shape)}")
         for stage in self.body:
             x = shrink(stage(x), (2,) * self.dims)
-        return F.silu(self.inner(x.flatten(2).mean(dim=2)))
+        if self.grid == 1:
+            return F.silu(self.inner(x.flatten(2).mean(dim=2)))
+        cells: Tensor = ADAPTIVE_POOL[self.dims - 1](x, (self.grid,) * self.dims)
+        return F.silu(self.inner(cells.flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, *spatial] -> logits [B, classes]; Raises ValueError as `features` does."""

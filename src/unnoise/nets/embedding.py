@@ -1,4 +1,4 @@
-"""Embedding of what a network is told once per row: its noise level, class labels, a vector."""
+"""Embedding of what a network is told once per row: its noise level, class labels, vectors."""
 
 import math
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unnoise.nets.layers import zero
 
 
 def noise_features(c_noise: Tensor, count: int, scale: float) -> Tensor:
@@ -67,7 +69,7 @@ def _built_with(net: str, built: Mapping[str, int], labels: Mapping[str, int]) -
 
 
 class Embedding(nn.Module):
-    """Noise level, labels and vector as one vector, the sum of an embedding of each, with SiLU after it.
+    """Noise level, labels and vectors as one vector, the sum of an embedding of each, with SiLU after it.
 
     Source: Ho et al. 2020 for the two-layer network; Dhariwal & Nichol 2021 (arXiv 2105.05233) for the labels.
 
@@ -77,13 +79,23 @@ class Embedding(nn.Module):
         noise_scale: highest angular frequency of the features.
         labels: number of classes by name; each has one more row, index = classes, for "null" (no label).
         vector: width D of a condition vector; None: there is none.
+        vectors: width by name of further vectors that are zeros where there is nothing to say. Their embedding is
+            linear without a constant, so that zeros add nothing, and zero at initialisation, so that a network begins
+            as the one without them. Source: Karras et al. 2022 (arXiv 2206.00364), appendix F.2.
 
     Raises:
         ValueError: for an odd number of features.
     """
 
     def __init__(
-        self, *, features: int, width: int, noise_scale: float, labels: Mapping[str, int], vector: int | None
+        self,
+        *,
+        features: int,
+        width: int,
+        noise_scale: float,
+        labels: Mapping[str, int],
+        vector: int | None,
+        vectors: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if features < 2 or features % 2:
@@ -96,13 +108,14 @@ class Embedding(nn.Module):
         self.outer = nn.Linear(width, width)
         self.labels = nn.ModuleDict({name: nn.Embedding(classes + 1, width) for name, classes in labels.items()})
         self.vector = nn.Linear(vector, width) if vector else None
+        self.vectors = nn.ModuleDict({k: zero(nn.Linear(n, width, bias=False)) for k, n in (vectors or {}).items()})
 
     def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The embedding [B, *sizes, E].
 
         Args:
             c_noise: [B, *sizes].
-            cond: each label int64 [B], "vector" [B, D]; others are ignored.
+            cond: each label int64 [B], "vector" and each of the vectors [B, D]; others are ignored.
         """
         noise = noise_features(c_noise, self.features, self.noise_scale).to(self.inner.weight.dtype)
         embedding = self.outer(F.silu(self.inner(noise)))
@@ -111,5 +124,7 @@ class Embedding(nn.Module):
             embedding = embedding + table(cond[name]).view(row)
         if self.vector is not None:
             embedding = embedding + self.vector(cond["vector"]).view(row)
+        for name, linear in self.vectors.items():
+            embedding = embedding + linear(cond[name]).view(row)
         # Every layer that reads the embedding starts with this activation: once here is cheaper than once a layer.
         return F.silu(embedding)

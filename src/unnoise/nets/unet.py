@@ -49,6 +49,8 @@ class UNet(nn.Module):
         context: D of context=[B, L, D], which is attended to wherever the network attends; None: no such condition.
             context_mask=[B, L] (True = real) may come with it.
         image: channels of image=[B, image, *spatial], concatenated to x; 0: no such condition.
+        vectors: D by name of further conditions name=[B, D], zeros where there is nothing to say, which then change
+            nothing: {"augment": 9}; see `Embedding`.
 
     Raises:
         ValueError: for arguments that do not fit together.
@@ -76,6 +78,7 @@ class UNet(nn.Module):
         vector: int | None = None,
         context: int | None = None,
         image: int = 0,
+        vectors: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.channels, self.out_channels, self.dims = channels, out_channels, dims
@@ -86,9 +89,15 @@ class UNet(nn.Module):
         self.dropout = dropout if isinstance(dropout, int | float) else tuple(dropout)
         self.noise_scale = noise_scale
         self.labels, self.vector, self.context, self.image = dict(labels or {}), vector, context, image
+        self.vectors = dict(vectors or {})
         self._validate()
         self.embed = Embedding(
-            features=width, width=4 * width, noise_scale=noise_scale, labels=self.labels, vector=vector
+            features=width,
+            width=4 * width,
+            noise_scale=noise_scale,
+            labels=self.labels,
+            vector=vector,
+            vectors=self.vectors,
         )
         widths = self._widths
         self.stem = conv(dims, channels + image, widths[0], 3)
@@ -173,7 +182,9 @@ class UNet(nn.Module):
         Raises:
             ValueError: for an unknown or missing condition, and for a c_noise of another shape.
         """
-        check_conditions("UNet", cond, self.labels, vector=self.vector, context=self.context, image=self.image)
+        check_conditions(
+            "UNet", cond, self.labels, vector=self.vector, context=self.context, image=self.image, **self.vectors
+        )
         given = Given(self.embed(self._levels(c_noise, x), cond), cond.get("context"), cond.get("context_mask"))
         sizes = x.shape[2:]
         h = torch.cat([x, cond["image"]], dim=1) if self.image else x
@@ -219,5 +230,5 @@ class UNet(nn.Module):
             raise ValueError(
                 "a context is attended to where the net attends: give `attention` or middle_attention=True"
             )
-        if taken := RESERVED & self.labels.keys():
-            raise ValueError(f"{sorted(taken)} cannot be names of labels: they are other conditions")
+        if taken := RESERVED & (self.labels.keys() | self.vectors.keys()) | self.labels.keys() & self.vectors.keys():
+            raise ValueError(f"{sorted(taken)} cannot be names of labels or vectors: they are other conditions")

@@ -1,0 +1,115 @@
+"""Tensors that take long to make and follow from what they are made of: judges' weights, statistics of real data.
+
+A file is addressed by its key, which states everything that the tensors depend on and is written into it: what is found
+is what was asked for, or an error. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from unnoise.checkpoint import CheckpointError, load_tensors, save_tensors
+from unnoise.data.dataset import Columns
+from unnoise.errors import UserError
+
+KEY = "key"
+BLOCK = 4096
+"""Rows hashed at a time."""
+
+
+def folder() -> Path:
+    """Where files are kept: what UNNOISE_CACHE names, else "unnoise" in XDG_CACHE_HOME or ~/.cache."""
+    if named := os.environ.get("UNNOISE_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unnoise"
+
+
+def tensors(kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """The tensors of this key: read where a file has them, else made, and kept where the disk takes them.
+
+    Args:
+        kind: what they are; the beginning of the file's name.
+        key: JSON: everything that they depend on.
+        make: makes them.
+    """
+    path = folder() / f"{kind}-{digest(key)[:20]}.safetensors"
+    if path.is_file():
+        try:
+            return read(path, key)
+        except CheckpointError:  # damaged: made again
+            pass
+    made = make()
+    try:
+        save_tensors(made, path, {KEY: canonical(key)})
+    except CheckpointError:  # a full disk costs time only
+        pass
+    return made
+
+
+def read(path: Path, key: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        CheckpointError: where it is damaged.
+        UserError: where they were made of anything else than `key` says, naming what differs.
+    """
+    try:
+        with safe_open(path, "pt") as f:
+            found = json.loads((f.metadata() or {}).get(KEY, "null"))
+    except (OSError, SafetensorError, ValueError) as e:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {e}") from e
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not say what it was made of: it is not of unnoise's making")
+    if differing := differences(found, json.loads(canonical(key))):
+        raise UserError(f"{path} was made of something else: {'; '.join(differing)}")
+    return load_tensors(path)
+
+
+def differences(a: Any, b: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, a line each: "judge.samples: 512 and 40000"."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        keys = sorted(a.keys() | b.keys())
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f"{name}.{k}" if name else k)]
+    return [] if a == b else [f"{name}: {json.dumps(a)} and {json.dumps(b)}"]
+
+
+def canonical(value: Any) -> str:
+    """One text for equal JSON values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """The sha256 of a JSON value, in hexadecimal."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def digest_of(columns: Columns) -> str:
+    """The sha256 of columns of data: their names, shapes, types and every byte."""
+    found = hashlib.sha256()
+    for name in sorted(columns):
+        column = columns[name]
+        found.update(canonical([name, list(column.shape), str(column.dtype)]).encode())
+        for start in range(0, len(column), BLOCK):
+            rows = column[start : start + BLOCK].cpu().contiguous()
+            found.update(rows.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+@cache
+def code() -> str:
+    """The sha256 of this package's source: what training makes depends on all of it."""
+    found = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        found.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return found.hexdigest()

@@ -1,0 +1,203 @@
+"""Features of the Inception network, in which pictures are compared; not trained by us, and named by their number.
+
+The network, its weights and how a picture is handed to it follow pytorch-fid, the one reference: another
+library's way of resizing alone makes another number of the same pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unnoise.checkpoint import load_tensors
+from unnoise.data.home import find
+from unnoise.errors import UserError
+from unnoise.nets import inception
+
+PART = "inception2015_to_mixed7a_fp16.safetensors"
+"""Weights up to Mixed_7a."""
+
+PART_DIMS = 1280
+"""The features that `PART` suffices for."""
+
+FULL = "pt_inception-2015-12-05.safetensors"
+"""All weights, made from pytorch-fid's file as `Inception` says."""
+
+PREPROCESSING = (
+    f"uint8 / 255, a single channel three times, bilinear to {inception.SIDE}x{inception.SIDE} "
+    "(align_corners=False, antialias=False), 2 x - 1"
+)
+
+BATCH = 64
+"""Pictures at a time."""
+
+RELEASE = {
+    "Conv2d_1a_3x3": (0.405121, 0.790777),
+    "Mixed_5d.branch5x5_2": (0.0183958, 0.262785),
+    "Mixed_6e.branch7x7dbl_3": (0.0328741, 0.0973023),
+    "Mixed_7a.branch3x3_2": (0.0445347, 0.0171424),
+}
+"""Mean size of a weight and mean bias of some layers of the 2015-12-05 release: torchvision's own file has others."""
+
+
+@dataclass(frozen=True)
+class Inception:
+    """Where the network's weights are, and which of its features are wanted.
+
+    The weights are a safetensors file with torchvision's names, batch norm folded in or not. Without `path` they are
+    looked for in the folder that UNNOISE_DATA names: inception/inception2015_to_mixed7a_fp16.safetensors for up to 1280
+    features, inception/pt_inception-2015-12-05.safetensors for 2048. That file is made of pytorch-fid's own, once:
+
+        url = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        url += "pt_inception-2015-12-05-6726825d.pth"
+        state = torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
+        safetensors.torch.save_file(state, "pt_inception-2015-12-05.safetensors")
+
+    Args:
+        dims: 64, 192, 768, 1280 or 2048: after the first and the second max pooling, Mixed_6e, Mixed_7a and Mixed_7c.
+        path: of the weights.
+
+    Raises:
+        ValueError: for other dims.
+    """
+
+    dims: int = 1280
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dims not in inception.DIMS:
+            raise ValueError(f"dims must be one of {', '.join(map(str, inception.DIMS))}, got {self.dims}")
+
+    def load(self, device: torch.device | str = "cpu") -> Extractor:
+        """The network on a device.
+
+        Raises:
+            UserError: where there is no such file, or it is damaged, or does not hold all that `dims` needs.
+        """
+        path = self._weights()
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            state = inception.folded(load_tensors(path))
+        except KeyError as e:
+            raise UserError(f"{path} has no {e.args[0]!r}, though its convolution is there: convert it again") from None
+        net = inception.Inception(self.dims)
+        for name, wanted in net.state_dict().items():
+            if name not in state:
+                raise UserError(f"{path} has no {name!r}: {self._whole()}")
+            if state[name].shape != wanted.shape:
+                raise UserError(
+                    f"{path} is of another network: {name!r} is {list(state[name].shape)}, not {list(wanted.shape)}"
+                )
+        net.load_state_dict({k: state[k] for k in net.state_dict()})
+        key = json.dumps({"dims": self.dims, "preprocessing": PREPROCESSING, "weights": content}, sort_keys=True)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return Extractor(net.eval().requires_grad_(False).to(device), torch.device(device), digest)
+
+    def _whole(self) -> str:
+        """The remedy where weights are missing."""
+        return (
+            f"{self.dims} features need more of the network: unnoise.judges.Inception says how {FULL} is made, which "
+            f"is put there or passed as path=...; or ask for dims={PART_DIMS} at most"
+        )
+
+    def _weights(self) -> Path:
+        """The file of weights."""
+        if self.path is None:
+            try:
+                return find("inception", FULL if self.dims > PART_DIMS else PART)
+            except UserError as e:
+                if self.dims <= PART_DIMS:
+                    raise
+                raise UserError(f"{e}; {self._whole()}") from None
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path} is a folder, not a safetensors file" if path.is_dir() else f"no such file: {path}")
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class Extractor:
+    """Pictures to features, on one device.
+
+    Args:
+        net: its network.
+        device: where it runs.
+        digest: sha256 of the weights' file, the number of features, and how pictures are handed to the network.
+    """
+
+    net: inception.Inception
+    device: torch.device
+    digest: str
+
+    @property
+    def dims(self) -> int:
+        """How many features."""
+        return self.net.dims
+
+    @property
+    def name(self) -> str:
+        """The number of features; that of other weights than the 2015-12-05 release's is marked by the digest."""
+        return str(self.dims) if self.published else f"{self.dims}@{self.digest[:8]}"
+
+    @property
+    def published(self) -> bool:
+        """Whether some layers are those of the release. Of Mixed_7b and Mixed_7c nothing is known but the names."""
+        state = self.net.state_dict()
+        return all(
+            abs(float(state[f"{name}.weight"].double().abs().mean()) / weight - 1) < 1e-3
+            and abs(float(state[f"{name}.bias"].double().mean()) / bias - 1) < 1e-3
+            for name, (weight, bias) in RELEASE.items()
+            if f"{name}.weight" in state
+        )
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """float32 [N, dims] on the CPU.
+
+        Args:
+            raw: uint8 [N, C, H, W], C = 1 or 3, in [0, 255] on any device.
+
+        Raises:
+            UserError: for other pictures.
+        """
+        return torch.cat([part[self.dims].cpu() for part in self._parts(raw)])
+
+    def features(self, raw: Tensor) -> dict[int, Tensor]:
+        """All features by their number, up to `dims`: of one pass, float32 [N, number] on the CPU; else as a call."""
+        parts = [{k: v.cpu() for k, v in part.items()} for part in self._parts(raw)]
+        return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+
+    @torch.no_grad()
+    def _parts(self, raw: Tensor) -> Iterator[dict[int, Tensor]]:
+        if raw.dtype != torch.uint8 or raw.ndim != 4 or not raw.numel():
+            raise UserError(
+                f"the Inception network reads pictures as uint8 [N, C, H, W], got {raw.dtype} {list(raw.shape)}"
+            )
+        if raw.shape[1] not in (1, 3):
+            raise UserError(
+                f"the Inception network reads pictures of 1 or 3 channels, got {raw.shape[1]}: convert them (an alpha "
+                "channel has to be laid on a background), or compare them in another judge's features"
+            )
+        for part in torch.split(raw, BATCH):
+            x = part.to(self.device).float().div(255).expand(-1, 3, -1, -1)
+            x = F.interpolate(x, size=(inception.SIDE, inception.SIDE), mode="bilinear", align_corners=False)
+            x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
+            # Without TF32, which a GPU would use unasked: ten bits would make its features others than the CPU's.
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                yield self.net.features(x)
+
+
+def figure_name(distance: str, extractor: Extractor) -> str:
+    """What a distance in these features is called: "fd-1280", "kid-768".
+
+    Only the Frechet distance ("fd") of the 2048 features of the whole published network is "fid".
+    """
+    if distance == "fd" and extractor.dims == 2048 and extractor.published:
+        return "fid"
+    return f"{distance}-{extractor.name}"

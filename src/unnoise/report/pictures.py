@@ -1,0 +1,108 @@
+"""The pictures of a report: samples beside their nearest training pictures, and by class."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as Pillow
+
+from unnoise.report.words import escaped, number
+
+SMALL = 32
+"""Pictures of at most so many rows are enlarged pixel by pixel, others smoothly."""
+STRIP = 64
+"""Pictures in a row are brought to about so many rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Samples and, of each, the training item nearest to it.
+
+    Args:
+        samples: uint8 [N, H, W, 1 or 3].
+        nearest: uint8 [N, H, W, 1 or 3].
+        distances: N, between the two of a pair.
+        held_out: the median distance of held-out real data to their nearest training items, where it is known.
+        about: a sentence on what the distance is and how the pairs were chosen.
+    """
+
+    samples: np.ndarray
+    nearest: np.ndarray
+    distances: Sequence[float]
+    held_out: float | None = None
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        for pictures in (self.samples, self.nearest):
+            require_pictures(pictures)
+        if not len(self.samples) == len(self.nearest) == len(self.distances):
+            raise ValueError(
+                f"pairs need as many samples as nearest items and distances, got {len(self.samples)}, "
+                f"{len(self.nearest)} and {len(self.distances)}"
+            )
+
+
+def pairs_section(pairs: Pairs | None) -> str:
+    """The pairs, nearest first; "" where there are none."""
+    if pairs is None or not len(pairs.samples):
+        return ""
+    order = sorted(range(len(pairs.distances)), key=lambda i: (math.isnan(pairs.distances[i]), pairs.distances[i]))
+    out = []
+    for place, i in enumerate(order, 1):
+        distance = number(pairs.distances[i])
+        out.append(
+            f'<figure><div class="pair">{_picture(pairs.samples[i], f"Sample {place}")}'
+            f"{_picture(pairs.nearest[i], f'Training picture nearest to sample {place}')}</div>"
+            f"<figcaption>distance {distance}</figcaption></figure>"
+        )
+    held_out = "" if pairs.held_out is None else f" Real held-out data lie at a median of {number(pairs.held_out)}."
+    return (
+        "<p>Left a sample, right the training picture nearest to it, the nearest pairs first; a copy is at distance 0."
+        f"{held_out} {escaped(pairs.about)}</p>\n"
+        f'<div class="pairs">\n{chr(10).join(out)}\n</div>'
+    )
+
+
+def classes_section(classes: Mapping[str, np.ndarray]) -> str:
+    """A row of pictures a class; "" where there are none."""
+    most = max((len(v) for v in classes.values()), default=0)
+    if not most:
+        return ""
+    out = []
+    for name, pictures in classes.items():
+        label, n = str(name), len(pictures)
+        shown = _picture(_strip(pictures), f"{n} sample{'s' * (n != 1)} of class {label}", n / most) if n else ""
+        out.append(f"<figure><figcaption>{escaped(label)}</figcaption>{shown or '<p>none</p>'}</figure>")
+    kind = "classes" if most > 3 else "classes narrow"
+    return f'<div class="{kind}">\n{chr(10).join(out)}\n</div>'
+
+
+def require_pictures(pictures: np.ndarray) -> None:
+    """Refuse what cannot be shown; Raises ValueError."""
+    if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] not in (1, 3) or 0 in pictures.shape[1:]:
+        raise ValueError(f"pictures are uint8 [N, H, W, 1 or 3], got {pictures.dtype} {list(pictures.shape)}")
+
+
+def _strip(pictures: np.ndarray) -> np.ndarray:
+    """[N, H, W, C] in a row, enlarged to about `STRIP` rows, two pixels of gray between them."""
+    scale = max(1, STRIP // pictures.shape[1])
+    large = pictures.repeat(scale, 1).repeat(scale, 2)
+    framed = np.pad(large, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=128)
+    return np.concatenate(list(framed), axis=1)[:, :-2]
+
+
+def _picture(pixels: np.ndarray, alt: str, share: float = 1.0) -> str:
+    """[H, W, C] as an image element that holds its PNG, over a share of the width that there is."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", optimize=True)
+    height, width = pixels.shape[:2]
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    kind = ' class="small"' if height <= SMALL else ""
+    style = f' style="width: {100 * share:.4g}%"' if share < 1 else ""
+    source = f"data:image/png;base64,{data}"
+    return f'<img{kind}{style} src="{source}" alt="{escaped(alt)}" width="{width}" height="{height}"/>'

@@ -1,0 +1,156 @@
+"""The report of a run that was evaluated."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.data.dataset import Column, Dataset
+from unnoise.evaluation import Evaluation
+from unnoise.log import read_lines
+from unnoise.model import Model
+from unnoise.report.page import Report, write
+from unnoise.report.pictures import Pairs
+from unnoise.samples import Samples
+from unnoise.trial import Trial
+
+DRAWN = 100
+"""Samples to look at, about: of classes as many each, at least one and at most `EACH`."""
+EACH = 10
+PAIRS = 24
+"""Of these the nearest to training pictures are shown beside them."""
+SEARCHED = 50_000
+"""Training pictures that are searched, spread evenly over all there are."""
+PRODUCTS = 2**31
+"""Differences of pixels that the search for held-out pictures may take where there are more than `DRAWN` of them."""
+BLOCK = 2048
+
+
+def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Trial) -> Path:
+    """Write RUN/report.html, and return its path.
+
+    It draws some `DRAWN` samples of its own, from the trial's seed on, in this process alone.
+
+    Args:
+        run: the folder.
+        found: what was measured.
+        model: what it was measured of.
+        data: what the model learned from.
+        trial: how it was measured.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    samples, codec = _drawn(model, data, trial), _codec(model)
+    content = Report(
+        recipe=str(found.measured.get("name") or model.facts.get("name", "model")),
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        device=str(found.measured.get("device", model.device)),
+        figures=found.figures,
+        facts=_facts(found, data),
+        pairs=None if samples is None else _pairs(samples, codec, data),
+        classes={} if samples is None else _classes(samples, codec),
+        lines=read_lines(run / "metrics.jsonl"),
+        history=[
+            {"seen": at["seen"], "name": f.name, "value": f.samples, "error": f.error}
+            for at in found.history
+            for f in at["figures"]
+        ],
+        protocol=found.protocol,
+        protocol_hash=found.hash,
+        measured=found.measured,
+        command=_command(run, found, model, trial),
+    )
+    return write(run / "report.html", content)
+
+
+def _facts(found: Evaluation, data: Dataset) -> dict[str, Any]:
+    seen = found.measured.get("seen")
+    return ({"Samples seen": f"{seen:,}"} if seen is not None else {}) | ({"Data": data.about} if data.about else {})
+
+
+def _command(run: Path, found: Evaluation, model: Model, trial: Trial) -> str:
+    words = ["unnoise", "evaluate", str(run), "-n", trial.n, "--repeats", trial.repeats, "--seed", trial.seed]
+    for name, value in trial.settings.items():
+        shown = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+        words += [f"--{name}", shown]
+    if model.facts.get("weights") is not None:
+        words += ["--weights", model.facts["weights"]]
+    if found.history:
+        words += ["--history", len(found.history)]
+    return shlex.join(map(str, words))
+
+
+def _drawn(model: Model, data: Dataset, trial: Trial) -> Samples | None:
+    """Samples of pictures, by class where there are classes; None of anything else, and where one is not finite."""
+    if _codec(model) is None:
+        return None
+    needs = getattr(model.conditioner, "needs", ())
+    columns = data.held_out if len(data.held_out["x"]) else data.train
+    n, cond = DRAWN, dict[str, Any]()
+    if needs:
+        n = min(n, len(columns["x"]))
+        cond = {k: columns[k][:n] for k in needs}
+    elif "label" in getattr(model.conditioner, "names", ()):
+        every = sorted(set(model.conditions(BLOCK, trial.seed, {"label": "all"})["label"].tolist()))
+        n, cond = len(every) * max(1, min(EACH, DRAWN // len(every))), {"label": every}
+    try:
+        return model.sample(n, seed=trial.seed, **trial.settings, **cond)
+    except FloatingPointError:
+        return None
+
+
+def _codec(model: Model) -> Any:
+    """What makes pictures of samples: the codec, or that of the pictures that it brings latents back to; or None."""
+    codecs = (model.codec, getattr(model.codec, "image", None))
+    return next((c for c in codecs if hasattr(c, "pictures")), None)
+
+
+def _classes(samples: Samples, codec: Any) -> dict[str, np.ndarray]:
+    label = samples.cond.get("label")
+    if label is None:
+        return {}
+    pictures, classes = codec.pictures(samples.raw), label.cpu().numpy()
+    return {str(k): pictures[classes == k] for k in sorted(set(classes.tolist()))}
+
+
+def _pairs(samples: Samples, codec: Any, data: Dataset) -> Pairs | None:
+    train = data.train["x"]
+    if not len(samples) or tuple(train.shape[1:]) != tuple(samples.raw.shape[1:]):
+        return None
+    count = min(SEARCHED, len(train))
+    searched = torch.arange(count) * len(train) // count
+    near, items = _nearest(samples.raw, train, searched)
+    order = near.argsort()[:PAIRS]
+    # As many held-out items as do not take long.
+    items_of_real = data.held_out["x"][: max(DRAWN, PRODUCTS // (count * math.prod(train.shape[1:])))]
+    held_out = float(_nearest(items_of_real, train, searched)[0].median()) if len(items_of_real) else None
+    median = f", the median is that of {len(items_of_real):,} held-out ones" if held_out is not None else ""
+    return Pairs(
+        codec.pictures(samples.raw[order.to(samples.raw.device)]),
+        codec.pictures(train[searched[items[order]]]),
+        near[order].tolist(),
+        held_out,
+        f"Distances are Euclidean, between pixels as the data hold them, to {count:,} of {len(train):,} training "
+        f"pictures{median}; shown are {len(order)} of {len(samples)} samples.",
+    )
+
+
+def _nearest(x: Tensor, train: Column, searched: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of x the distance to the nearest of the training items, and which of `searched` it is."""
+    rows = x.cpu().flatten(1).double()
+    least, items = torch.full((len(x),), torch.inf, dtype=torch.float64), torch.zeros(len(x), dtype=torch.int64)
+    for start in range(0, len(searched), BLOCK):
+        block = train[searched[start : start + BLOCK]].cpu().flatten(1).double()
+        found = torch.cdist(rows, block, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+        nearer = found.values < least
+        least, items = torch.where(nearer, found.values, least), torch.where(nearer, found.indices + start, items)
+    return least, items

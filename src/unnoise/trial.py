@@ -1,0 +1,97 @@
+"""How a model is measured: what judges obey, and what they are handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from unnoise.data.dataset import Dataset
+from unnoise.metrics.figure import Figure
+from unnoise.runtime import Runtime
+from unnoise.samples import Samples
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One measurement of a model, by one judge or by several, who share what is drawn and learned in it.
+
+    Args:
+        n: samples a repeat.
+        repeats: for a standard error, each from seeds of its own.
+        seed: of the first sample.
+        settings: of sampling, in the place of the model's own.
+        say: where to tell what is being done.
+        run: the processes that share the work; figures do not depend on their number.
+    """
+
+    n: int
+    repeats: int = 1
+    seed: int = 1_000_000
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda line: None
+    run: Runtime = Runtime()
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def samples(self, model: Any, repeat: int = 0, **settings: Any) -> Samples:
+        """The n samples of a repeat, from seed + repeat * n on; drawn once, each process its share, and held by all.
+
+        Args:
+            model: a `Model`.
+            repeat: which.
+            settings: in the place of the trial's: steps, guidance, ..; a condition is a sequence of n.
+        """
+        seed, chosen = self.seed + repeat * self.n, {**self.settings, **settings}
+
+        def draw() -> Samples:
+            self.say(f"sampling {self.n} from seed {seed}")
+            rows = self.run.share(self.n)
+            own = {k: v[rows] if isinstance(v, Tensor) and v.ndim else v for k, v in chosen.items()}
+            made = model.sample(rows.stop - rows.start, seed=seed + rows.start, **own)
+            if self.run.world == 1:
+                return made
+            cond = {k: self.run.gather(v, self.n) for k, v in made.cond.items()}
+            seeds = torch.arange(seed, seed + self.n)
+            return Samples(self.run.gather(made.raw, self.n), seeds, cond, made.codec)
+
+        if any(isinstance(v, Tensor) for v in chosen.values()):
+            return draw()
+        return self.once((model, repeat, *sorted((k, repr(v)) for k, v in chosen.items())), draw)
+
+    def map(self, function: Callable[[Tensor], Tensor], x: Any) -> Tensor:
+        """function(x), row by row a function of x alone, each process for its share of the rows."""
+        rows = self.run.share(len(x))
+        return self.run.gather(function(x[rows]), len(x))
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` returns, made at the first call with this key in the trial: a judge that several need."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Measures a trained model, each figure beside the same figure of real data.
+
+    count: samples a repeat, unless the user says otherwise.
+    """
+
+    @property
+    def count(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What the figures depend on besides the judge's own fields: versions of rules, fixed numbers."""
+        ...
+
+    def __call__(self, model: Any, data: Dataset, trial: Trial, /) -> Sequence[Figure]:
+        """The figures of a `Model`; Raises UserError where it cannot be measured so."""
+        ...
