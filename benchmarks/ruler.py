@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unnoise.core.rng import Rng
 from unnoise.data import Cifar10
-from unnoise.judges.inception import Inception, figure_name
+from unnoise.judges.inception import Inception
 from unnoise.metrics import Moments, frechet_distance
 from unnoise.runtime import pick_device
 
@@ -81,7 +81,7 @@ def main() -> None:
             distance = float(frechet_distance(of[d], real[d]))
             rows.append({"set": name, "figure": figure, "distance": distance, "ruler": ruler})
             print(f"{name:18} {figure:8} {distance:10.4f}" + (f"  ruler {ruler}" if ruler and not o.limit else ""))
-    assert figure_name("fd", extractor) == "fd-1280"
+    assert extractor.name == "1280"
     if o.limit:
         return
     result = {

@@ -6,9 +6,9 @@ is what was asked for, or an error. The folder may be deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,39 +20,41 @@ from torch import Tensor
 
 from unnoise.checkpoint import CheckpointError, load_tensors, save_tensors
 from unnoise.data.dataset import Columns
+from unnoise.data.fetch import cache_folder
 from unnoise.errors import UserError
+from unnoise.runtime import Runtime
 
 KEY = "key"
 BLOCK = 4096
 """Rows hashed at a time."""
 
 
-def folder() -> Path:
-    """Where files are kept: what UNNOISE_CACHE names, else "unnoise" in XDG_CACHE_HOME or ~/.cache."""
-    if named := os.environ.get("UNNOISE_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unnoise"
+def name_of(kind: str, key: Mapping[str, Any]) -> str:
+    """The name of the file with the tensors of a key."""
+    return f"{kind}-{digest(key)[:20]}.safetensors"
 
 
-def tensors(kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+def tensors(
+    kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]], run: Runtime
+) -> Mapping[str, Tensor]:
     """The tensors of this key: read where a file has them, else made, and kept where the disk takes them.
 
     Args:
         kind: what they are; the beginning of the file's name.
         key: JSON: everything that they depend on.
-        make: makes them.
+        make: makes them, all processes together; those of the main one are everyone's.
+        run: the processes, of which the main one writes.
     """
-    path = folder() / f"{kind}-{digest(key)[:20]}.safetensors"
-    if path.is_file():
+    path = cache_folder() / name_of(kind, key)
+    if not run.any(not path.is_file()):
         try:
             return read(path, key)
         except CheckpointError:  # damaged: made again
             pass
-    made = make()
-    try:
-        save_tensors(made, path, {KEY: canonical(key)})
-    except CheckpointError:  # a full disk costs time only
-        pass
+    made = {k: run.first(v) for k, v in make().items()}
+    if run.is_main:
+        with contextlib.suppress(CheckpointError):  # a full disk costs time only
+            save_tensors(made, path, {KEY: canonical(key)})
     return made
 
 

@@ -1,23 +1,62 @@
-"""How good samples are, each figure beside the same figure of held-out real data."""
+"""How good samples are, each figure beside the same figure of held-out real data.
+
+Samples are compared with training data, and beside them held-out data are: the same distance, from as many items. What
+held-out data, which nobody made up, do not reach is not asked of samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from unnoise import cache
 from unnoise.core.level import exact
 from unnoise.core.objective import EDGES, Objective, OverLevels, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset, loaded, permutation
-from unnoise.metrics import half_distance, halves_distance, nearest_distances, recall
+from unnoise.errors import UserError
+from unnoise.metrics import (
+    Estimate,
+    Moments,
+    frechet_estimate,
+    frechet_infinite,
+    grouped,
+    half_distance,
+    halves_distance,
+    kernel_distance,
+    manifold_estimate,
+    nearest_distances,
+    nearest_ratio_estimate,
+    share,
+    too_few,
+    worst_share,
+)
 from unnoise.metrics.figure import Figure, figure
+from unnoise.trial import Trial
 
 SPLITS = 20
 """Random halves of the real data that distances are averaged over."""
 NEIGHBOURS = 5
+"""k of precision, recall, density and coverage."""
+SIDE = 16
+"""Pictures are reduced to at most so many pixels a side before their nearest training items are searched."""
+SEARCHED = 100_000
+"""Training items at most among which the nearest is searched."""
+LEAST = 60
+"""Samples, and held-out items, below which no distribution is compared."""
+RULES = {
+    "neighbours": NEIGHBOURS,
+    "nearest": f"area means of at most {SIDE} pixels a side",
+    "asked": "as training data",
+}
+"""What figures depend on besides features and data: part of the protocol."""
+CHUNK = 1024
 
 
 @torch.no_grad()
@@ -64,58 +103,262 @@ def loss_by_level(
     return {"held_out": float(weighted.sum() / count.sum()), "held_out_by_logsnr": by_level}
 
 
-def judged(sets: Sequence[tuple[Tensor, Tensor]], data: Dataset, reader: Any, label: str = "label") -> list[Figure]:
-    """Class-conditional samples read by a judge and compared with real data.
+class Reader(Protocol):
+    """Features of raw data, by their names: {"1280": [N, 1280]}; rows do not depend on each other."""
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """JSON: all that features depend on: weights, preprocessing."""
+        ...
+
+    def named(self, raw: Tensor, /) -> Mapping[str, Tensor]:
+        """float32 [N, D] by name, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Real data in the features of one reader.
 
     Args:
-        sets: repeats of (samples [N, ...], the class asked for [N]), from different seeds; N at least half of the data.
-        data: what the generator and the judge learned from, and what neither saw.
-        reader: the judge.
-        label: the column of classes.
+        moments: of all training items.
+        train: features of some training items, in a random order, [M, D].
+        held_out: features of all held-out items, in a random order, [H, D].
+    """
+
+    moments: Moments
+    train: Tensor
+    held_out: Tensor
+
+    @property
+    def count(self) -> int:
+        """Items of a set that is compared with held-out data."""
+        return len(self.held_out)
+
+
+def references(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[str, Reference]:
+    """Real data in each of the reader's features; kept on disk, by the content of all that they follow from.
+
+    Args:
+        reader: makes features.
+        data: what was learned from, and what was not.
+        most: items at most of either part that are kept as features.
+        trial: whose processes share the work.
+
+    Raises:
+        UserError: where a file says that it was made of something else than its name does.
+    """
+    key = {
+        "train": cache.digest_of({"x": data.train["x"]}),
+        "held_out": cache.digest_of({"x": data.held_out["x"]}),
+        "features": dict(reader.key),
+        "count": most,
+    }
+    made = cache.tensors("features", key, lambda: _features(reader, data, most, trial), trial.run)
+    names = sorted(k.removesuffix("/mean") for k in made if k.endswith("/mean"))
+    return {
+        k: Reference(
+            Moments(int(made[f"{k}/count"]), made[f"{k}/mean"], made[f"{k}/scatter"]),
+            made[f"{k}/train"],
+            made[f"{k}/held_out"],
+        )
+        for k in names
+    }
+
+
+def _features(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[str, Tensor]:
+    trial.say(f"features of {len(data):,} training and {len(data.held_out['x']):,} held-out items")
+    found: dict[str, Tensor] = {}
+    for part, columns in (("train", data.train), ("held_out", data.held_out)):
+        n = len(columns["x"])
+        chosen = permutation(n, 3)[:most]
+        for name, x in mapped(reader, columns["x"], trial).items():
+            found[f"{name}/{part}"] = x[chosen].clone()
+            if part == "train":
+                moments = Moments.empty(x.shape[1])
+                for block in torch.split(x, CHUNK):
+                    moments = moments.update(block)
+                found |= {
+                    f"{name}/count": torch.tensor(n),
+                    f"{name}/mean": moments.mean,
+                    f"{name}/scatter": moments.scatter,
+                }
+    return found
+
+
+def mapped(reader: Reader, column: Any, trial: Trial) -> dict[str, Tensor]:
+    """Features of a whole column, each process reading its share, a block at a time."""
+    n = len(column)
+    rows = trial.run.share(n)
+    blocks = [
+        reader.named(column[torch.arange(i, min(i + CHUNK, rows.stop))]) for i in range(rows.start, rows.stop, CHUNK)
+    ] or [{k: v[:0] for k, v in reader.named(column[torch.arange(1)]).items()}]
+    return {k: trial.run.gather(torch.cat([b[k] for b in blocks]), n) for k in blocks[0]}
+
+
+def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, neighbours: bool = True) -> list[Figure]:
+    """Samples and held-out data, as many of each, compared with training data in one set of features.
+
+    Args:
+        own: repeats of features [N, D].
+        real: real data in the same features.
+        name: of the features, which figures carry.
+        trial: where warnings go.
+        neighbours: also what is told by neighbours.
 
     Returns:
-        Figures: the share read as asked (real: of held-out data), the least of any class, the Frechet distance to a
-        random half of the real data (real: between two halves), recall and the median distance to the nearest
-        training item (real: of held-out data), in the judge's features but for the last, which is in pixels.
+        Figures: the Frechet distance at as many samples as there are held-out items, at all samples where there are
+        more, and as of infinitely many; the kernel distance; precision, recall, density, coverage. They are called
+        fd-1280, kid-1280, precision-1280 after their features; fd of the 2,048 of the published network is fid.
+
+    Raises:
+        UserError: for too few samples or held-out items.
     """
-    train, held_out = loaded(data.train["x"]), loaded(data.held_out["x"])
-    real = reader.features(torch.cat([train, held_out]))
-    features, held_features = real[: len(train)], real[len(train) :]
-    halves = halves_distance(real, SPLITS)
-    held_right = (reader.read(held_out) == data.held_out[label]).double()
-    held_nearest = nearest_distances(_flat(held_out), _flat(train)).median()
-    count = min(len(held_out), *(len(x) for x, _ in sets))
-    draws = [permutation(len(train), 2, i)[:count] for i in range(max(1, len(train) // count))]
-    held_recall = _mean([recall(features[d], held_features[:count], NEIGHBOURS) for d in draws])
-    rows: dict[str, list[float]] = {k: [] for k in ("read", "worst", "distance", "recall", "nearest")}
-    for x, asked in sets:
-        right = (reader.read(x) == asked).double()
-        own = reader.features(x)
-        rows["read"].append(float(right.mean()))
-        rows["worst"].append(_worst(right, asked))
-        half = len(real) // 2
-        if len(x) < half:
-            raise ValueError(f"the distance to a half of {len(real)} real items needs {half} samples, got {len(x)}")
-        rows["distance"].append(half_distance(own[:half], real, SPLITS))
-        rows["recall"].append(_mean([recall(features[d], own[:count], NEIGHBOURS) for d in draws]))
-        rows["nearest"].append(float(nearest_distances(_flat(x), _flat(train)).median()))
-    worst = _worst(held_right, loaded(data.held_out[label]))
-    return [
-        figure("read as asked", rows["read"], float(held_right.mean())),
-        figure("worst class", rows["worst"], worst),
-        figure("Frechet distance to half of the real data", rows["distance"], halves.mean),
-        figure("recall", rows["recall"], held_recall),
-        figure("distance to the nearest training item", rows["nearest"], float(held_nearest)),
+    n, width = len(own[0]), own[0].shape[1]
+    m, fd = min(n, real.count), "fid" if name == "2048" else f"fd-{name}"
+    if m < LEAST:
+        raise UserError(
+            f"{n} samples and {real.count} held-out items: to compare distributions takes at least {LEAST} of each"
+        )
+    if warning := too_few(m, width):
+        trial.say(f"{fd}: {warning}")
+    place = trial.run.device if trial.run.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
+    known, train, held_out = [_on(real.moments, place)], real.train.to(place), real.held_out.to(place)
+    sets = [x.to(place) for x in own]
+    k = min(m, len(train))
+
+    def frechet(x: Tensor) -> Estimate:
+        return frechet_estimate(grouped(x), known)
+
+    def infinite(x: Tensor) -> Estimate:
+        groups = grouped(x)
+        return Estimate(frechet_infinite(groups, known), frechet_estimate(groups, known).error)
+
+    def both(title: str, measure: Callable[[Tensor], Estimate], count: int) -> Figure:
+        return measured(title, [measure(x[:count]) for x in sets], measure(held_out[:count]) if count <= m else None)
+
+    figures = [both(fd, frechet, m)]
+    if n > m:
+        figures.append(measured(f"{fd} of {n:,}", [frechet(x) for x in sets], None))
+    if too_few(m // 4, width) is None:
+        figures.append(measured(f"{fd} at infinity", [infinite(x) for x in sets], infinite(held_out)))
+    figures.append(both(f"kid-{name}", lambda x: kernel_distance(x, train[:m]), m))
+    if not neighbours:
+        return figures
+    four = [manifold_estimate(train[:k], x[:k], NEIGHBOURS) for x in sets]
+    real_four = manifold_estimate(train[:k], held_out[:k], NEIGHBOURS)
+    figures += [
+        measured(f"{title}-{name}", [getattr(f, title) for f in four], getattr(real_four, title))
+        for title in real_four._fields
     ]
+    return figures
 
 
-def _worst(right: Tensor, classes: Tensor) -> float:
-    return min(float(right[classes == c].mean()) for c in sorted(set(classes.tolist())))
+def _on(moments: Moments, place: torch.device) -> Moments:
+    return Moments(moments.count, moments.mean.to(place), moments.scatter.to(place))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def memorised(own: Sequence[Tensor], data: Dataset, trial: Trial) -> list[Figure]:
+    """How near samples come to training items, in the data themselves: beside held-out items, which were never seen.
+
+    Args:
+        own: repeats of raw samples [N, ...].
+        data: what was learned from, and what was not.
+        trial: whose device is used.
+
+    Returns:
+        Figures: the median distance to the nearest training item; the share of samples that are nearer to one than
+        99 % of the held-out items are. A ratio of medians well below 1, or a share well above 1 %, is memorisation.
+    """
+    place = trial.run.device if trial.run.device.type == "cuda" else torch.device("cpu")
+    most = max(len(x) for x in own)
+    train, held_out = (
+        plain(part["x"][permutation(len(part["x"]), 3)[:count]]).to(place)
+        for part, count in ((data.train, SEARCHED), (data.held_out, most))
+    )
+    new = nearest_distances(held_out, train).cpu()
+    median, border = float(new.median()), float(new.quantile(0.01))
+    found = [nearest_distances(plain(x).to(place), train).cpu() for x in own]
+    figures = []
+    if median > 0:
+        ratios = [nearest_ratio_estimate(x, new) for x in found]
+        scaled = [Estimate(r.value * median, r.error * median) for r in ratios]
+        figures.append(measured("nearest training item", scaled, Estimate(median, math.nan)))
+    figures.append(measured("nearer than 99 % of held-out", [share(x < border) for x in found], share(new < border)))
+    return figures
 
 
-def _flat(x: Tensor) -> Tensor:
-    return x.flatten(1).double()
+def plain(raw: Tensor) -> Tensor:
+    """Raw data as flat float64 [N, D]; of pictures and volumes the area means, at most `SIDE` a side."""
+    x = raw.double()
+    if raw.ndim >= 4:
+        factors = [-(-n // SIDE) for n in raw.shape[2:]]
+        pool: Any = F.avg_pool2d if raw.ndim == 4 else F.avg_pool3d
+        x = torch.cat([pool(part, factors, ceil_mode=True, count_include_pad=False) for part in torch.split(x, CHUNK)])
+    return x.flatten(1)
+
+
+def measured(name: str, values: Sequence[Estimate], real: Estimate | None) -> Figure:
+    """The figure of repeats, each with its standard error, beside that of real data."""
+    return figure(
+        name,
+        [v.value for v in values],
+        None if real is None else real.value,
+        [v.error for v in values],
+        None if real is None else real.error,
+    )
+
+
+def judged(
+    sets: Sequence[tuple[Tensor, Tensor]],
+    data: Dataset,
+    reader: Any,
+    label: str = "label",
+    trial: Trial | None = None,
+    most: int = 10_000,
+    halves: bool = False,
+) -> list[Figure]:
+    """Class-conditional samples read by a judge and compared with real data in its features.
+
+    Args:
+        sets: repeats of (samples [N, ...], the class asked for [N]), from different seeds.
+        data: what the generator and the judge learned from, and what neither saw.
+        reader: the judge: a `Reader` that also reads classes.
+        label: the column of classes.
+        trial: whose processes share the work.
+        most: items at most of either part of the data that are compared with pairwise.
+        halves: also the distance to a random half of the real data, N at least half of those, beside that between two
+            halves: for sets with too few held-out items to compare with.
+
+    Returns:
+        Figures: the share read as asked (real: of held-out data), the least of any class, those of `compared` in the
+        judge's features and of `memorised`.
+
+    Raises:
+        UserError: for too few samples or held-out items.
+    """
+    trial = trial or Trial(len(sets[0][0]), len(sets))
+    held_out, asked = loaded(data.held_out["x"]), loaded(data.held_out[label])
+    right = [trial.map(reader.read, x) == c for x, c in sets]
+    real = trial.map(reader.read, held_out) == asked
+    worst = [worst_share(r, c)[1] for r, (_, c) in zip(right, sets, strict=True)]
+    figures = [
+        measured("read as asked", [share(r) for r in right], share(real)),
+        measured("worst class", worst, worst_share(real, asked)[1]),
+    ]
+    own = [mapped(reader, x, trial) for x, _ in sets]
+    if halves:
+        figures.append(_halves([x["judge"] for x in own], data, reader, trial))
+    for name, reference in references(reader, data, most, trial).items():
+        figures += compared([x[name] for x in own], reference, name, trial)
+    return figures + memorised([x for x, _ in sets], data, trial)
+
+
+def _halves(own: Sequence[Tensor], data: Dataset, reader: Any, trial: Trial) -> Figure:
+    real = torch.cat([mapped(reader, part["x"], trial)["judge"] for part in (data.train, data.held_out)])
+    half = len(real) // 2
+    if len(own[0]) < half:
+        raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {len(own[0])}")
+    between = halves_distance(real, SPLITS)
+    values = [half_distance(x[:half], real, SPLITS) for x in own]
+    return figure("Frechet distance to half of the real data", values, between.mean, real_error=between.standard_error)

@@ -20,7 +20,7 @@ from unnoise.checkpoint import replace_json
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Comparison, Figure, as_json, compare
-from unnoise.model import Model
+from unnoise.model import Model, Weights
 from unnoise.spec import describe
 from unnoise.trained import snapshots
 from unnoise.trial import Judge, Trial
@@ -93,6 +93,7 @@ def measure(model: Model, judge: Judge, data: Dataset, trial: Trial) -> Evaluati
         "data": {"train": digest_of(data.train), "held_out": digest_of(data.held_out)},
         "samples": trial.n,
         **judge.protocol,
+        **trial.ruler,
     }
     measured = {
         "name": model.facts.get("name"),
@@ -115,7 +116,7 @@ def history(
     judge: Judge,
     data: Dataset,
     trial: Trial,
-    weights: str | float | None = None,
+    weights: Weights = None,
     types: Sequence[type] = (),
 ) -> list[dict[str, Any]]:
     """What the judge says of `count` of the averages that a run kept as training went on, the last among them.

@@ -131,6 +131,14 @@ class Runtime:
         dist.broadcast(tensor, 0)
         return float(tensor)
 
+    def first(self, value: Tensor) -> Tensor:
+        """The main process's tensor; on every one, where each has one of the same shape and type."""
+        if self.world == 1:
+            return value
+        own = value.to(self.device, copy=True).contiguous()
+        dist.broadcast(own, 0)
+        return own.to(value.device)
+
     def any(self, value: bool) -> bool:
         """Whether any process says so; on every one."""
         return value if self.world == 1 else bool(self.mean(torch.tensor(float(value), device=self.device)) > 0)

@@ -84,7 +84,10 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
         if at not in snapshots(path):
             raise UserError(f"{path} has no averages after {at} samples, only after {snapshots(path)}")
         kept = _snapshots(path / "ema" / f"{at}.safetensors")
-        contents.groups = {f"ema-{w:g}": {k: x.float() if x.is_floating_point() else x for k, x in named.items()} for _, w, named in kept}
+        contents.groups = {
+            f"ema-{w:g}": {k: x.float() if x.is_floating_point() else x for k, x in named.items()}
+            for _, w, named in kept
+        }
         facts["seen"] = at
     if width != "raw":
         average = _average(path, contents, float(width))

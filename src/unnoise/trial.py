@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Columns, Dataset, permutation
 from unnoise.metrics.figure import Figure
 from unnoise.runtime import Runtime
 from unnoise.samples import Samples
@@ -36,17 +36,26 @@ class Trial:
     settings: Mapping[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = lambda line: None
     run: Runtime = Runtime()
+    ruler: dict[str, list[str]] = field(default_factory=dict, init=False)
+    """What figures rest on beyond judges' fields, as judges find it: see `rests_on`."""
     _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def samples(self, model: Any, repeat: int = 0, **settings: Any) -> Samples:
+    def samples(self, model: Any, repeat: int = 0, like: Columns | None = None, **settings: Any) -> Samples:
         """The n samples of a repeat, from seed + repeat * n on; drawn once, each process its share, and held by all.
 
         Args:
             model: a `Model`.
             repeat: which.
+            like: samples are asked for as these real items are, in a random order: every class as often, and what
+                depends on each other together. Uniform classes alone would be a distance to real data. None: as
+                `Model.conditions` says.
             settings: in the place of the trial's: steps, guidance, ..; a condition is a sequence of n.
         """
         seed, chosen = self.seed + repeat * self.n, {**self.settings, **settings}
+        if like is not None:
+            order = permutation(len(like["x"]), 4)
+            rows = order[torch.arange(repeat * self.n, (repeat + 1) * self.n) % len(order)]
+            chosen |= {k: like[k][rows] for k in getattr(model.conditioner, "classes", {}) if k in like}
 
         def draw() -> Samples:
             self.say(f"sampling {self.n} from seed {seed}")
@@ -59,14 +68,19 @@ class Trial:
             seeds = torch.arange(seed, seed + self.n)
             return Samples(self.run.gather(made.raw, self.n), seeds, cond, made.codec)
 
-        if any(isinstance(v, Tensor) for v in chosen.values()):
-            return draw()
-        return self.once((model, repeat, *sorted((k, repr(v)) for k, v in chosen.items())), draw)
+        # A tensor's text leaves numbers out.
+        told = {k: v.cpu().numpy().tobytes() if isinstance(v, Tensor) else repr(v) for k, v in chosen.items()}
+        return self.once((model, repeat, *sorted(told.items(), key=lambda pair: pair[0])), draw)
 
     def map(self, function: Callable[[Tensor], Tensor], x: Any) -> Tensor:
         """function(x), row by row a function of x alone, each process for its share of the rows."""
         rows = self.run.share(len(x))
         return self.run.gather(function(x[rows]), len(x))
+
+    def rests_on(self, what: str, digest: str) -> None:
+        """Note what figures depend on and only the trial knows: the digest of weights that a judge learned or read."""
+        if digest not in self.ruler.setdefault(what, []):
+            self.ruler[what].append(digest)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` returns, made at the first call with this key in the trial: a judge that several need."""

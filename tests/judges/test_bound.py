@@ -23,8 +23,8 @@ from unnoise.modality import Image
 from unnoise.modality.plain import Plain
 from unnoise.model import Model
 from unnoise.recipe import Sampling
-from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 CODEC = Image((1, 8, 8), 0, 16)
 

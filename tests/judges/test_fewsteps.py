@@ -16,10 +16,10 @@ from unnoise.errors import UserError
 from unnoise.judges.fewsteps import evaluations
 from unnoise.model import Model
 from unnoise.recipe import Sampling
-from unnoise.trial import Judge, Trial
 from unnoise.sample import Ancestral, Consistency, Heun
 from unnoise.spec import Build, build, describe
 from unnoise.trained import Begun, Trained
+from unnoise.trial import Judge, Trial
 
 WIDTH = ("-s", "model.inner.net.net.width=8", "-s", "model.inner.net.net.head_width=8")
 JUDGE = ("-s", "judge.judge.samples=512", "-s", "judge.judge.width=8")

@@ -23,8 +23,8 @@ from unnoise.judges.autoregressive import NextToken
 from unnoise.modality import Characters
 from unnoise.model import Model
 from unnoise.nets import Transformer
-from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 D = torch.float64
 CODEC = Characters("abc", 8)

@@ -20,8 +20,8 @@ from unnoise.judges.molecule import measured
 from unnoise.metrics.figure import Figure
 from unnoise.metrics.molecule import VERSION
 from unnoise.model import Model
-from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 pytest.importorskip("rdkit", reason="RDKit is not installed: pip install 'unnoise[molecules]'")
 pytestmark = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data sets")

@@ -14,9 +14,9 @@ from unnoise.errors import UserError
 from unnoise.judges import NearestNeighbour
 from unnoise.metrics.figure import Figure
 from unnoise.metrics.points import chamfer, emd, normalise, one_nna
-from unnoise.trial import Judge, Trial
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 

@@ -15,8 +15,8 @@ from unnoise.judges import Reconstruction, Several
 from unnoise.metrics.figure import Figure
 from unnoise.modality import Image, Latent
 from unnoise.model import Model
-from unnoise.trial import Judge, Trial
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 CODEC = Image((1, 8, 8), 0, 16)
 DATA = Digits().load()

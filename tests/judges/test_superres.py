@@ -22,9 +22,9 @@ from unnoise.judges import Classifier, SuperResolution
 from unnoise.judges.superres import enlarged, reduced
 from unnoise.modality import Image, LowRes
 from unnoise.model import Model
-from unnoise.trial import Judge, Trial
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
+from unnoise.trial import Judge, Trial
 
 CODEC = Image((2, 8, 8))
 JUDGE = SuperResolution(Classifier(CODEC, 2, width=4, samples=128, batch=64), levels=(0.0, 0.5))

@@ -4,6 +4,7 @@ from unnoise.judges.attributes import Attributes
 from unnoise.judges.bound import Bound
 from unnoise.judges.cas import ClassificationAccuracy
 from unnoise.judges.classifier import Classifier
+from unnoise.judges.distances import Distances, Means
 from unnoise.judges.fewsteps import FewSteps
 from unnoise.judges.inception import Inception
 from unnoise.judges.likelihood import BitsPerToken
@@ -19,8 +20,10 @@ __all__ = [
     "Bound",
     "ClassificationAccuracy",
     "Classifier",
+    "Distances",
     "FewSteps",
     "Inception",
+    "Means",
     "NearestNeighbour",
     "Reconstruction",
     "Several",

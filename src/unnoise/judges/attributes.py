@@ -14,8 +14,10 @@ from unnoise.core.objective import Batch, Components, Loss
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset, loaded
 from unnoise.errors import UserError
-from unnoise.judges.classifier import TrainedClassifier, require_told, share, shifted, taught
-from unnoise.metrics.figure import Figure, figure
+from unnoise.evaluate import RULES, measured
+from unnoise.judges.classifier import TrainedClassifier, require_told, shifted, taught
+from unnoise.metrics import Estimate, share
+from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
 from unnoise.optim import AdamW, Cosine
@@ -123,7 +125,7 @@ class Attributes:
     @property
     def protocol(self) -> dict[str, Any]:
         """What the figures depend on besides the judge's own fields."""
-        return {"asked": "every attribute, uniform over classes"}
+        return {"asked": RULES["asked"]}
 
     def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
         """Samples read by this judge, trained on the real data.
@@ -136,11 +138,12 @@ class Attributes:
             raise UserError("the judge is measured on held-out data, and there are none")
         trial.say("training the judge on real data")
         reader = self.train(data.train, model.device)
-        drawn = [trial.samples(model, i) for i in range(trial.repeats)]
+        trial.rests_on("judge", reader.reader.digest)
+        drawn = [trial.samples(model, i, like=data.train) for i in range(trial.repeats)]
         own = [reader.shares(samples.raw, samples.cond) for samples in drawn]
         held_out = {k: loaded(data.held_out[k]) for k in ("x", *self.classes)}
         real = reader.shares(held_out["x"], held_out)
-        return [figure(k, [x[k][0] for x in own], p, [x[k][1] for x in own], error) for k, (p, error) in real.items()]
+        return [measured(k, [x[k] for x in own], estimate) for k, estimate in real.items()]
 
     def train(self, columns: Columns, device: torch.device) -> TrainedAttributes:
         """The judge, trained on `columns` ("x" and the attributes)."""
@@ -168,7 +171,7 @@ class TrainedAttributes:
         """int64 [N] by attribute: the class that each is read as."""
         return {k: logits.argmax(1) for k, logits in heads(self.reader.logits(x), self.classes).items()}
 
-    def shares(self, x: Tensor, asked: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+    def shares(self, x: Tensor, asked: Mapping[str, Tensor]) -> dict[str, Estimate]:
         """The shares of x read as `asked`, int64 [N] by attribute, with standard errors: of each attribute, of all."""
         right = {f"{k} read as asked": read == asked[k] for k, read in self.read(x).items()}
         right[ALL] = torch.stack([*right.values()]).all(0)

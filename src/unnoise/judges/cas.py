@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
+from torch import Tensor
 
-from unnoise.data.dataset import Columns, Dataset, loaded
+from unnoise.data.dataset import Dataset, loaded
 from unnoise.errors import UserError
-from unnoise.judges.classifier import Classifier, require_told, share
+from unnoise.evaluate import RULES, measured
+from unnoise.judges.classifier import Classifier, TrainedClassifier, require_told
 from unnoise.judges.several import spread
-from unnoise.metrics.figure import Figure, figure
+from unnoise.metrics import Estimate, share, worst_share
+from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.trial import Trial
 
@@ -38,7 +40,7 @@ class ClassificationAccuracy:
     @property
     def protocol(self) -> dict[str, Any]:
         """What the figures depend on besides the judge's own fields."""
-        return {"cas": "real data: as many training items, spread evenly"}
+        return {"asked": RULES["asked"], "cas": "real data: as many training items, spread evenly"}
 
     def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
         """The share of held-out items read right, and the least of any class.
@@ -50,28 +52,20 @@ class ClassificationAccuracy:
         require_told(model, [label])
         if not len(data.held_out["x"]):
             raise UserError("the classification accuracy score is read on held-out data, and there are none")
-        own = []
+        asked = loaded(data.held_out[label])
+        rows: list[dict[str, Estimate]] = []
         for i in range(trial.repeats):
-            samples = trial.samples(model, i)
-            trial.say(f"training a classifier on {trial.n} samples")
-            own.append(self._read({"x": samples.raw, label: samples.cond[label]}, data, model.device, i))
+            samples = trial.samples(model, i, like=data.train)
+            trial.say(f"training a classifier on {trial.n:,} samples")
+            learner = replace(self.classifier, seed=self.classifier.seed + i)
+            reader = learner.train({"x": samples.raw, label: samples.cond[label]}, trial.run.device)
+            rows.append(self._shares(reader, data, asked, trial))
         columns = spread(data.train, trial.n)
-        trial.say(f"training a classifier on {len(columns['x'])} real items")
-        real = self._read(columns, data, model.device, 0)
+        trial.say(f"the same classifier of {len(columns['x']):,} real items: its weights are read, or trained")
+        real = self._shares(self.classifier.train_once(columns, trial.run), data, asked, trial)
+        return [measured(name, [row[name] for row in rows], real[name]) for name in real]
+
+    def _shares(self, reader: TrainedClassifier, data: Dataset, asked: Tensor, trial: Trial) -> dict[str, Estimate]:
+        right = trial.map(reader.read, loaded(data.held_out["x"])) == asked
         name = "classification accuracy score"
-        return [
-            figure(name, [x.all for x in own], real.all, [x.error for x in own], real.error),
-            figure(f"{name}, worst class", [x.worst for x in own], real.worst),
-        ]
-
-    def _read(self, columns: Columns, data: Dataset, device: torch.device, repeat: int) -> _Read:
-        learner = replace(self.classifier, seed=self.classifier.seed + repeat)
-        asked = loaded(data.held_out[learner.label])
-        right = learner.train(columns, device).read(loaded(data.held_out["x"])) == asked
-        return _Read(*share(right), min(share(right[asked == c])[0] for c in sorted(set(asked.tolist()))))
-
-
-class _Read(NamedTuple):
-    all: float
-    error: float
-    worst: float
+        return {name: share(right), f"{name}, worst class": worst_share(right, asked)[1]}

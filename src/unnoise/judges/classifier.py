@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unnoise import cache
 from unnoise.core.objective import Batch, Components, Loss
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset
 from unnoise.data.stream import batches
 from unnoise.errors import UserError
-from unnoise.evaluate import NEIGHBOURS, SPLITS, judged
-from unnoise.judges.several import spread
+from unnoise.evaluate import RULES, SPLITS, judged
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
 from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
-from unnoise.spec import Build
+from unnoise.spec import Build, describe
 from unnoise.train import State, train
 from unnoise.trial import Trial
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Weights that come with the package, made by `benchmarks/judges.py`."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def shifted(x: Tensor, rng: Rng, most: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A judge to be trained.
+    """A judge to be trained; or, where this package brings weights that were trained so on the same data, not.
 
     Args:
         codec: of the data.
@@ -80,8 +85,8 @@ class Classifier:
         seed: of weights and order.
         count: of samples to read unless told otherwise.
         stages: halvings of the picture; a large one needs more, or only strokes are seen and not what they make.
-        compared: training and held-out items, of each so many, that samples are compared with, spread evenly over all
-            there are; None: all. The judge learns from all training items.
+        compared: items at most of the training and of the held-out part that samples are compared with pairwise.
+        halves: also the distance to half of the real data, see `evaluate.judged`.
     """
 
     codec: Any
@@ -95,7 +100,8 @@ class Classifier:
     seed: int = 0
     count: int = 1000
     stages: int = 2
-    compared: int | None = None
+    compared: int = 10_000
+    halves: bool = False
 
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
@@ -121,8 +127,8 @@ class Classifier:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the figures depend on besides the judge's own fields."""
-        return {"splits": SPLITS, "neighbours": NEIGHBOURS}
+        """What the figures depend on besides the judge's own fields and weights."""
+        return {**RULES, "splits": SPLITS} if self.halves else dict(RULES)
 
     def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
         """Samples read by this judge, trained on the real data; see `evaluate.judged`.
@@ -130,33 +136,58 @@ class Classifier:
         Raises:
             UserError: for a model that is not conditioned on the label, and too few samples.
         """
-        self.check(model, data, trial.n)
-        trial.say("training the judge on real data")
-        reader = self.train(data.train, model.device)
-        drawn = [trial.samples(model, i) for i in range(trial.repeats)]
-        return judged([(x.raw, x.cond[self.label]) for x in drawn], self.part(data), reader, self.label)
-
-    def part(self, data: Dataset) -> Dataset:
-        """The real items that samples are compared with."""
-        return Dataset(spread(data.train, self.compared), spread(data.held_out, self.compared), data.about)
-
-    def check(self, model: Model, data: Dataset, n: int) -> None:
-        """Refuse a model that is not conditioned on the label, and too few samples; Raises UserError."""
         require_told(model, [self.label])
-        part = self.part(data)
-        half = (len(part) + len(part.held_out["x"])) // 2
-        if n < half:
-            raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {n}")
+        reader = self.reader(data, trial)
+        drawn = [trial.samples(model, i, like=data.train) for i in range(trial.repeats)]
+        return self.judged([(x.raw, x.cond[self.label]) for x in drawn], data, reader, trial)
+
+    def judged(
+        self, sets: Sequence[tuple[Tensor, Tensor]], data: Dataset, reader: TrainedClassifier, trial: Trial
+    ) -> list[Figure]:
+        """The figures of samples and the classes asked for, as `evaluate.judged` states them."""
+        return judged(sets, data, reader, self.label, trial, self.compared, self.halves)
+
+    def reader(self, data: Dataset, trial: Trial) -> TrainedClassifier:
+        """The judge, of all training data, once in a trial; its weights are noted as what the figures rest on."""
+
+        def make() -> TrainedClassifier:
+            trial.say("the judge: its weights are read, or trained on real data")
+            return self.train_once(data.train, trial.run)
+
+        reader = trial.once((self, "reader", id(data.train)), make)
+        trial.rests_on("judge", reader.digest)
+        return reader
 
     def train(self, columns: Columns, device: torch.device) -> TrainedClassifier:
         """The judge, trained on `columns` ("x" and the label)."""
         return TrainedClassifier(taught(self.recipe(None), columns, self.seed, device), self.codec, device)
 
+    def key(self, columns: Columns) -> dict[str, Any]:
+        """What the trained weights follow from: recipe, seed and every byte of the data."""
+        data = cache.digest_of({k: columns[k] for k in ("x", self.label)})
+        return {"recipe": describe(self.recipe(None)), "seed": self.seed, "data": data}
 
-def share(right: Tensor) -> tuple[float, float]:
-    """The share p of True among n, and its standard error sqrt(p (1 - p) / n)."""
-    p = float(right.double().mean())
-    return p, math.sqrt(p * (1 - p) / len(right))
+    def train_once(self, columns: Columns, run: Runtime) -> TrainedClassifier:
+        """`train`, or the weights that were once learned so: those of this package, or of an earlier call.
+
+        Weights that come with the package are known by data, recipe and seed; those of an earlier call also by the code
+        and the kind of device.
+        """
+        key = self.key(columns)
+        shipped = WEIGHTS / cache.name_of("classifier", key)
+        if shipped.is_file():
+            weights = cache.read(shipped, key)
+        else:
+            more = {"device": run.device.type, "torch": torch.__version__, "code": cache.code()}
+
+            def make() -> dict[str, Tensor]:
+                return {k: v.cpu() for k, v in self.train(columns, run.device).net.state_dict().items()}
+
+            weights = cache.tensors("classifier", {**key, **more}, make, run)
+        net = self.recipe(None).model()
+        assert isinstance(net, ConvClassifier)
+        net.load_state_dict(dict(weights))
+        return TrainedClassifier(net.to(run.device).eval(), self.codec, run.device)
 
 
 def require_told(model: Model, labels: Sequence[str]) -> None:
@@ -190,16 +221,34 @@ class TrainedClassifier:
     codec: Any
     device: torch.device
 
-    @torch.no_grad()
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of its weights."""
+        return cache.digest_of(self.net.state_dict())
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its features depend on."""
+        return {"classifier": self.digest, "codec": describe(self.codec)}
+
+    def named(self, raw: Tensor) -> dict[str, Tensor]:
+        """Its features by name, as `evaluate.Reader` says."""
+        return {"judge": self.features(raw)}
+
     def features(self, x: Tensor) -> Tensor:
         """[N, F] penultimate features, float32 on the CPU."""
-        parts = [self.net.features(self.codec.encode(part.to(self.device))).cpu() for part in torch.split(x, 512)]
-        return torch.cat(parts)
+        return self._applied(self.net.features, x)
 
-    @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """[N, classes], float32 on the CPU."""
-        return torch.cat([self.net(self.codec.encode(part.to(self.device))).cpu() for part in torch.split(x, 512)])
+        return self._applied(self.net, x)
+
+    @torch.no_grad()
+    def _applied(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        # Without TF32, which a GPU would use unasked: a judge says the same on every device.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            parts = torch.split(x, 512) if len(x) else [x]
+            return torch.cat([function(self.codec.encode(part.to(self.device))).cpu() for part in parts])
 
     def read(self, x: Tensor) -> Tensor:
         """int64 [N]: the class that each is read as."""

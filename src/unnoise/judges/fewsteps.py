@@ -8,8 +8,7 @@ from typing import Any
 
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
-from unnoise.evaluate import judged
-from unnoise.judges.classifier import Classifier
+from unnoise.judges.classifier import Classifier, require_told
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.recipe import Sampling
@@ -50,9 +49,8 @@ class FewSteps:
         """
         if self.component not in model.more:
             raise UserError(f"the run has no component {self.component!r} to compare with, only {sorted(model.more)}")
-        self.judge.check(model, data, trial.n)
-        trial.say("training the judge on real data")
-        reader, figures = self.judge.train(data.train, model.device), []
+        require_told(model, [self.judge.label])
+        reader, figures = self.judge.reader(data, trial), list[Figure]()
         asked = trial.settings.get("steps")
         settings = [{**trial.settings, "steps": k} for k in (self.steps if asked is None else (asked,))]
         ways = [(model, "", model.settings(**s)) for s in settings]
@@ -63,14 +61,10 @@ class FewSteps:
             title = f"{whose}{cost} evaluation{'' if cost == 1 else 's'}"
             sets = []
             for i in range(trial.repeats):
-                samples = trial.samples(
-                    one, i, sampler=sampling.sampler, steps=sampling.steps, guidance=sampling.guidance
-                )
+                chosen = {"sampler": sampling.sampler, "steps": sampling.steps, "guidance": sampling.guidance}
+                samples = trial.samples(one, i, like=data.train, **chosen)
                 sets.append((samples.raw, samples.cond[self.judge.label]))
-            figures += [
-                replace(f, name=f"{title}: {f.name}")
-                for f in judged(sets, self.judge.part(data), reader, self.judge.label)
-            ]
+            figures += [replace(f, name=f"{title}: {f.name}") for f in self.judge.judged(sets, data, reader, trial)]
         return figures
 
 

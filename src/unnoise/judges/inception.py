@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unnoise.checkpoint import load_tensors
-from unnoise.data.home import find
+from unnoise.data.fetch import Remote, cache_folder, fetch
+from unnoise.data.home import VARIABLE
 from unnoise.errors import UserError
 from unnoise.nets import inception
 
@@ -27,13 +31,25 @@ PART = "inception2015_to_mixed7a_fp16.safetensors"
 PART_DIMS = 1280
 """The features that `PART` suffices for."""
 
-FULL = "pt_inception-2015-12-05.safetensors"
-"""All weights, made from pytorch-fid's file as `Inception` says."""
+FULL = Remote(
+    (
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    ),
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    size=95_628_359,
+)
+"""All weights, as pytorch-fid publishes them."""
+
+ABOUT = "the Inception-v3 network of TensorFlow (2015-12-05), Szegedy et al. 2015, Apache-2.0"
 
 PREPROCESSING = (
     f"uint8 / 255, a single channel three times, bilinear to {inception.SIDE}x{inception.SIDE} "
     "(align_corners=False, antialias=False), 2 x - 1"
 )
+
+NAMED_FROM = 768
+"""Fewer features, of the first layers, tell textures only."""
 
 BATCH = 64
 """Pictures at a time."""
@@ -51,18 +67,13 @@ RELEASE = {
 class Inception:
     """Where the network's weights are, and which of its features are wanted.
 
-    The weights are a safetensors file with torchvision's names, batch norm folded in or not. Without `path` they are
-    looked for in the folder that UNNOISE_DATA names: inception/inception2015_to_mixed7a_fp16.safetensors for up to 1280
-    features, inception/pt_inception-2015-12-05.safetensors for 2048. That file is made of pytorch-fid's own, once:
-
-        url = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-        url += "pt_inception-2015-12-05-6726825d.pth"
-        state = torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
-        safetensors.torch.save_file(state, "pt_inception-2015-12-05.safetensors")
+    The weights are a file with torchvision's names, batch norm folded in or not. Without `path` they are looked for in
+    the folder inception of what UNNOISE_DATA names: inception2015_to_mixed7a_fp16.safetensors for up to 1280 features,
+    pt_inception-2015-12-05-6726825d.pth for all; else that file is downloaded into the cache, once, 96 MB.
 
     Args:
         dims: 64, 192, 768, 1280 or 2048: after the first and the second max pooling, Mixed_6e, Mixed_7a and Mixed_7c.
-        path: of the weights.
+        path: of the weights: a safetensors file, or a .pth, which is read as tensors only.
 
     Raises:
         ValueError: for other dims.
@@ -84,13 +95,16 @@ class Inception:
         path = self._weights()
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         try:
-            state = inception.folded(load_tensors(path))
+            state = inception.folded(_tensors(path))
         except KeyError as e:
             raise UserError(f"{path} has no {e.args[0]!r}, though its convolution is there: convert it again") from None
         net = inception.Inception(self.dims)
         for name, wanted in net.state_dict().items():
             if name not in state:
-                raise UserError(f"{path} has no {name!r}: {self._whole()}")
+                raise UserError(
+                    f"{path} has no {name!r}, which {self.dims} features need: dims={PART_DIMS} needs less, "
+                    "and without path the whole network is downloaded"
+                )
             if state[name].shape != wanted.shape:
                 raise UserError(
                     f"{path} is of another network: {name!r} is {list(state[name].shape)}, not {list(wanted.shape)}"
@@ -100,26 +114,33 @@ class Inception:
         digest = hashlib.sha256(key.encode()).hexdigest()
         return Extractor(net.eval().requires_grad_(False).to(device), torch.device(device), digest)
 
-    def _whole(self) -> str:
-        """The remedy where weights are missing."""
-        return (
-            f"{self.dims} features need more of the network: unnoise.judges.Inception says how {FULL} is made, which "
-            f"is put there or passed as path=...; or ask for dims={PART_DIMS} at most"
-        )
-
     def _weights(self) -> Path:
-        """The file of weights."""
-        if self.path is None:
-            try:
-                return find("inception", FULL if self.dims > PART_DIMS else PART)
-            except UserError as e:
-                if self.dims <= PART_DIMS:
-                    raise
-                raise UserError(f"{e}; {self._whole()}") from None
-        path = Path(self.path).expanduser()
-        if not path.is_file():
-            raise UserError(f"{path} is a folder, not a safetensors file" if path.is_dir() else f"no such file: {path}")
-        return path
+        """The file of weights; Raises UserError where there is none and none can be had."""
+        if self.path is not None:
+            path = Path(self.path).expanduser()
+            if not path.is_file():
+                raise UserError(
+                    f"{path} is a folder, not a file of weights" if path.is_dir() else f"no such file: {path}"
+                )
+            return path
+        if os.environ.get(VARIABLE):
+            for name in (PART,) * (self.dims <= PART_DIMS) + (FULL.name,):
+                if (path := Path(os.environ[VARIABLE], "inception", name)).is_file():
+                    return path
+        return fetch(FULL, cache_folder() / "inception", ABOUT)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; nothing else is ever built of a .pth."""
+    if path.suffix != ".pth":
+        return load_tensors(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as e:
+        raise UserError(f"{path} is no readable file of weights: {' '.join(str(e).split())[:200]}") from e
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UserError(f"{path} holds no table of tensors: the state_dict of a network is wanted")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +162,7 @@ class Extractor:
         """How many features."""
         return self.net.dims
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The number of features; that of other weights than the 2015-12-05 release's is marked by the digest."""
         return str(self.dims) if self.published else f"{self.dims}@{self.digest[:8]}"
@@ -156,6 +177,16 @@ class Extractor:
             for name, (weight, bias) in RELEASE.items()
             if f"{name}.weight" in state
         )
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What its features depend on."""
+        return {"inception": self.digest}
+
+    def named(self, raw: Tensor) -> dict[str, Tensor]:
+        """The features after the pooled blocks, 768 and more, by the name of their number; as a call."""
+        mark = self.name.removeprefix(str(self.dims))
+        return {f"{k}{mark}": v for k, v in self.features(raw).items() if k >= min(NAMED_FROM, self.dims)}
 
     def __call__(self, raw: Tensor) -> Tensor:
         """float32 [N, dims] on the CPU.
@@ -177,12 +208,13 @@ class Extractor:
     def _parts(self, raw: Tensor) -> Iterator[dict[int, Tensor]]:
         if raw.dtype != torch.uint8 or raw.ndim != 4 or not raw.numel():
             raise UserError(
-                f"the Inception network reads pictures as uint8 [N, C, H, W], got {raw.dtype} {list(raw.shape)}"
+                f"the Inception network reads pictures as uint8 [N, C, H, W], got {raw.dtype} {list(raw.shape)}: "
+                "-s judge.features='Means()' compares without it"
             )
         if raw.shape[1] not in (1, 3):
             raise UserError(
                 f"the Inception network reads pictures of 1 or 3 channels, got {raw.shape[1]}: convert them (an alpha "
-                "channel has to be laid on a background), or compare them in another judge's features"
+                "channel has to be laid on a background), or compare without it: -s judge.features='Means()'"
             )
         for part in torch.split(raw, BATCH):
             x = part.to(self.device).float().div(255).expand(-1, 3, -1, -1)
@@ -191,13 +223,3 @@ class Extractor:
             # Without TF32, which a GPU would use unasked: ten bits would make its features others than the CPU's.
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 yield self.net.features(x)
-
-
-def figure_name(distance: str, extractor: Extractor) -> str:
-    """What a distance in these features is called: "fd-1280", "kid-768".
-
-    Only the Frechet distance ("fd") of the 2048 features of the whole published network is "fid".
-    """
-    if distance == "fd" and extractor.dims == 2048 and extractor.published:
-        return "fid"
-    return f"{distance}-{extractor.name}"

@@ -57,8 +57,7 @@ class SuperResolution:
             raise UserError(
                 f"there are {there} held-out pictures to enlarge: -n of at most {there // trial.repeats}, got {trial.n}"
             )
-        trial.say("training the judge on real data")
-        reader = self.reader.train(data.train, model.device)
+        reader = self.reader.reader(data, trial)
         peak = float(model.codec.high - model.codec.low)
         order = permutation(there, trial.seed)
         own: dict[str, list[float]] = {}

@@ -16,7 +16,7 @@ from unnoise.metrics.frechet import (
     too_few,
 )
 from unnoise.metrics.kernel import kernel_distance, kernel_distance_subsets
-from unnoise.metrics.manifold import coverage, density, precision, recall
+from unnoise.metrics.manifold import Manifold, coverage, density, manifold_estimate, precision, recall
 from unnoise.metrics.memorisation import nearest, nearest_distances, nearest_ratio, nearest_ratio_estimate
 from unnoise.metrics.moments import Moments
 from unnoise.metrics.resampling import Estimate, share, worst_share
@@ -24,6 +24,7 @@ from unnoise.metrics.resampling import Estimate, share, worst_share
 __all__ = [
     "Estimate",
     "Halves",
+    "Manifold",
     "Moments",
     "coverage",
     "density",
@@ -36,6 +37,7 @@ __all__ = [
     "halves_distance",
     "kernel_distance",
     "kernel_distance_subsets",
+    "manifold_estimate",
     "molecule",
     "nearest",
     "nearest_distances",

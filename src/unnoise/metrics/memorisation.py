@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float64, Int64, Real
 from torch import Tensor
 
-from unnoise.metrics.features import checked, distances
+from unnoise.metrics.features import BUDGET, checked
 from unnoise.metrics.resampling import Estimate
+
+CANDIDATES = 4
+"""Of these references, the nearest up to rounding, the distance is computed exactly."""
 
 
 def nearest_distances(query: Real[Tensor, "n ..."], reference: Real[Tensor, "m ..."]) -> Float64[Tensor, " n"]:
@@ -32,7 +35,13 @@ def nearest(
     if query.shape[1:] != reference.shape[1:]:
         raise ValueError(f"items of shape {list(query.shape[1:])} and {list(reference.shape[1:])} have no distance")
     a, b = checked(query.flatten(1)), checked(reference.flatten(1))
-    values, indices = zip(*(block.min(1) for block in distances(a, b)), strict=True)
+    squares, values, indices = b.square().sum(1), [], []
+    for rows in torch.split(a, max(1, BUDGET // len(b))):
+        # |b|^2 - 2 a.b finds candidates ten times as fast as differences do, which tell equal rows from close ones.
+        near = torch.addmm(squares, rows, b.T, alpha=-2).topk(min(CANDIDATES, len(b)), largest=False).indices
+        found, which = torch.stack([(rows - b[j]).square().sum(1) for j in near.T], 1).min(1)
+        values.append(found.sqrt())
+        indices.append(near.gather(1, which[:, None])[:, 0])
     return torch.cat(values), torch.cat(indices)
 
 

@@ -79,7 +79,7 @@ def emd(a: Float[Tensor, "n p 3"], b: Float[Tensor, "m q 3"]) -> Float64[Tensor,
         ValueError: if the numbers of points differ, or naming a cloud that is not finite.
     """
     try:
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+        from scipy.optimize import linear_sum_assignment
     except ImportError as e:
         raise UserError("exact earth mover's distances need scipy: pip install 'unnoise[demo]'") from e
 

@@ -47,5 +47,5 @@ def recipe() -> Recipe:
         batch=64,
         samples=54_400,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=10, guidance=1.3),
-        judge=Classifier(codec, classes=10),
+        judge=Classifier(codec, classes=10, halves=True),
     )

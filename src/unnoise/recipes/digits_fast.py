@@ -61,7 +61,7 @@ def recipe() -> Recipe:
         # Two steps: from 40 to 0.8, where the picture is decided and its strokes are not, and to clean data.
         sampling=Sampling(sampler=Consistency(), grid=KarrasGrid(sigma_min=0.8, sigma_max=40), steps=2),
         judge=FewSteps(
-            Classifier(codec, classes=10),
+            Classifier(codec, classes=10, halves=True),
             Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=40), steps=10, guidance=1.3),
         ),
     )

@@ -8,6 +8,7 @@ from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm
 from unnoise.data import Flowers
+from unnoise.judges import Distances
 from unnoise.modality import Image, Labels
 from unnoise.nets import UNet
 from unnoise.optim import AdamW, Trapezoid
@@ -42,4 +43,5 @@ def recipe() -> Recipe:
         batch=128,
         samples=1_000_000,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=18, guidance=1.3),
+        judge=Distances(count=5000),
     )

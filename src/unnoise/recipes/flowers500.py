@@ -10,6 +10,7 @@ from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm
 from unnoise.data import Augment, Flowers
+from unnoise.judges import Distances
 from unnoise.modality import Augmented, Image
 from unnoise.nets import UNet
 from unnoise.optim import AdamW, Trapezoid
@@ -45,4 +46,5 @@ def recipe() -> Recipe:
         batch=128,
         samples=1_000_000,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=80), steps=18),
+        judge=Distances(count=5000),
     )

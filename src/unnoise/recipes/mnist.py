@@ -43,7 +43,6 @@ def recipe() -> Recipe:
         batch=64,
         lr=3e-3,
         shift=2,
-        compared=5000,
         count=5000,
     )
     return Recipe(

@@ -8,6 +8,7 @@ from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm
 from unnoise.data import Nuclei
+from unnoise.judges import Distances
 from unnoise.modality import Image
 from unnoise.nets import UNet
 from unnoise.optim import AdamW, Trapezoid
@@ -40,4 +41,5 @@ def recipe() -> Recipe:
         batch=128,
         samples=600_000,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=18),
+        judge=Distances(count=1000),
     )
