@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a recipe in a new run folder", description=_train.__doc__)
     train.add_argument("recipe", metavar="NAME|FILE.py", help="a recipe (see `unnoise list`), or a file with recipe()")
+    train.add_argument(
+        "--data", metavar="PATH", help="pictures of your own for `images`; another path for other recipes"
+    )
+    train.add_argument("--size", metavar="N|HxW", help="pixels that pictures are brought to (default: their own)")
+    train.add_argument("--mirror", action="store_true", help="train on pictures mirrored left to right too")
     train.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="set a key, repeatable")
     train.add_argument("--seed", type=int, default=0, help="of weights, data order and noise (default 0)")
     train.add_argument("--precision", help="fp32, bf16 or fp16 (default: bf16 on GPUs that have it, else fp32)")
@@ -159,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser(
         "info", help="what recipes, runs, systems and data consist of", description=_info.__doc__
     )
-    info.add_argument("what", metavar="NAME|FILE.py|RUN|SYSTEM|DATA.npz")
+    info.add_argument("what", metavar="NAME|FILE.py|RUN|SYSTEM|DATA", help="DATA: npz; pictures")
     info.set_defaults(run_command=_info)
 
     listing = commands.add_parser("list", help="recipes, samplers, networks, runs", description=_list.__doc__)
@@ -182,7 +187,8 @@ def _train(o: argparse.Namespace) -> None:
     from unnoise.override import override
     from unnoise.runtime import launch
 
-    recipe, types = recipes.load(o.recipe)
+    asked = {"data": o.data, "size": _size(o.size), "mirror": o.mirror or None}
+    recipe, types = recipes.load(o.recipe, **{k: v for k, v in asked.items() if v is not None})
     for assignment in o.set:
         recipe = override(recipe, assignment)
     if o.minutes is not None and not o.minutes > 0:
@@ -206,6 +212,16 @@ def _train(o: argparse.Namespace) -> None:
         )
         if run.is_main:
             print(f"{out}: done{_next(out, state.components)}")
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    """ "64" or "64x96": height before width."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(s.isdecimal() and int(s) > 0 for s in sides):
+        raise UserError(f"--size is a number of pixels such as 64, or height x width such as 64x96, got {text!r}")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def _resume(o: argparse.Namespace) -> None:
@@ -396,7 +412,8 @@ def _compare(o: argparse.Namespace) -> None:
 
 
 def _info(o: argparse.Namespace) -> None:
-    """Every key of a recipe with default and meaning; what a run is and where it stands; what an npz file holds."""
+    """Every key of a recipe; what a run is and where it stands; what an npz file, or a folder, zip or tar of pictures,
+    holds and what training would make of it."""
     from unnoise import info
 
     types = _types(o)

@@ -240,6 +240,8 @@ class Session:
             self.watched = {k: v[:WATCHED] for k, v in self.data.held_out.items()}
             for k, column in self.watched.items():
                 require_finite(column, k)  # a lazy one's are new here
+            if self.data.notice:
+                say(self.data.notice)
             with self._memory():
                 say(forecast(self.recipe, self.state, self.data, self.run, self.facts))
         if self.facts["compiled"]:

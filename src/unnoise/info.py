@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,103 @@ import torch
 
 from unnoise import checkpoint, recipes, system
 from unnoise.core.objective import EDGES
+from unnoise.data import Images
 from unnoise.data.arrays import read_npz
+from unnoise.data.found import told
+from unnoise.data.picture_column import readable
 from unnoise.errors import UserError
 from unnoise.log import read_lines
 from unnoise.override import keys
 from unnoise.spec import build
 
+MEASURED = 512
+"""Pictures of a set larger than memory whose colours are measured."""
+SHOWN = 8
+"""Sizes and classes that are named."""
+
 
 def lines(what: str, types: Sequence[type] = ()) -> Iterator[str]:
-    """Lines about a recipe's name or file, a folder of a run, a model or a system, or an npz file."""
+    """Lines about a recipe's name or file, a folder of a run, a model or a system, or a file or folder of data."""
     path = Path(what)
     if path.suffix == ".npz":
         yield from _data(path)
     elif system.is_system(path):
         yield from _system(path)
-    elif path.is_dir():
+    elif (path / "latest").is_file() or (path / "manifest.json").is_file():
         yield from _run(path, types)
     elif path.suffix == ".py" or what in recipes.names():
         yield from _recipe(recipes.load(what)[0])
+    elif path.is_dir():
+        yield from _folder(path)
+    elif path.is_file():
+        yield from _pictures(path)
     elif path.exists() or "/" in what:
-        raise UserError(f"{what} is neither a run folder, nor an npz file, nor a recipe")
+        raise UserError(f"{what} is neither a run folder, nor an npz file, nor a recipe, nor pictures")
     else:
         recipes.load(what)  # its error names the nearest
+
+
+def _folder(path: Path) -> Iterator[str]:
+    try:
+        yield from _pictures(path)
+    except UserError as e:
+        try:
+            checkpoint.locate(path)
+        except UserError as no_run:
+            raise UserError(f"{no_run}; and {e}") from e
+        raise
+
+
+def _pictures(path: Path) -> Iterator[str]:
+    """What training would make of pictures; all of a set that fits into memory are decoded for it."""
+    source = Images(str(path))
+    there = source.found()
+    side = None
+    if there.shape is None or min(there.shape[1:]) > 128:
+        sides = sorted(min(size) for size, count in there.sizes.items() for _ in range(count))
+        side = max([8, *(n for n in (16, 32, 64, 128) if n <= sides[len(sides) // 2])])
+        source = Images(str(path), size=side)
+    found, data = source.read()
+    assert found.shape is not None
+    yield f"{found.count:,} pictures in {path}"
+    yield "sizes (H x W): " + _listed({f"{h}x{w}": n for (h, w), n in found.sizes.items()})
+    yield "pixels: " + _listed(found.modes)
+    if found.classes:
+        yield f"{len(found.classes)} classes: " + _listed(found.classes)
+    if found.alone:
+        yield f"classes of one picture, which is trained on and not held out: {', '.join(found.alone[:SHOWN])}"
+    if found.twice:
+        yield f"{found.twice:,} are there twice, which stay in one part"
+    for counts, word in ((found.skipped, "skipped"), (found.converted, "converted")):
+        if counts:
+            yield told(counts, word)
+    parts = [part["x"] for part in (data.train, data.held_out) if len(part["x"])]
+    few = not all(isinstance(x, torch.Tensor) for x in parts)
+    mean, std = _colours([readable(parts[0], MEASURED)] if few else [x for x in parts if isinstance(x, torch.Tensor)])
+    of = f", of {min(MEASURED, len(parts[0]))} of them" if few else ""
+    yield f"mean {' '.join(mean)}, standard deviation {' '.join(std)}, by channel{of}"
+    yield (
+        f"training would see {found.dtype} {list(found.shape)}, {len(data):,} to train on and "
+        f"{len(data.held_out['x']):,} held out{', read picture by picture' if few else ''}"
+    )
+    yield f"next: unnoise train images --data {shlex.quote(str(path))}" + (f" --size {side}" if side else "")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    more = f", and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else ""
+    return ", ".join(f"{k} ({n:,})" for k, n in list(counts.items())[:SHOWN]) + more
+
+
+def _colours(parts: Sequence[torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Mean and standard deviation of each channel of pictures [N, C, H, W]."""
+    sums, count = torch.zeros(2, parts[0].shape[1], dtype=torch.float64), 0
+    for few in (x for part in parts for x in torch.split(part, 256)):  # the copy in float64 of all might not fit
+        values = few.double()
+        sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        count += values[:, 0].numel()
+    mean, square = sums / count
+    std = (square - mean**2).clamp(min=0).sqrt()
+    return [f"{float(v):.4g}" for v in mean], [f"{float(v):.4g}" for v in std]
 
 
 def _recipe(recipe: Any) -> Iterator[str]:
@@ -94,7 +170,8 @@ def _contents(folder: Path, contents: checkpoint.Contents) -> Iterator[str]:
 
 
 def _data(path: Path) -> Iterator[str]:
-    for name, column in read_npz(path).items():
+    columns = read_npz(path)
+    for name, column in columns.items():
         kind = str(column.dtype).removeprefix("torch.")
         values = column.double()
         bad = int((~torch.isfinite(values)).sum())
@@ -114,3 +191,10 @@ def _data(path: Path) -> Iterator[str]:
         if name == "label" and column.ndim == 1 and not column.is_floating_point():
             counts = list(Counter(column.tolist()).values())
             yield f"  {len(counts)} classes, {min(counts)} to {max(counts)} items each"
+    x = columns["x"]
+    if len(x) and (x.ndim == 4 or (x.ndim == 3 and x.dtype == torch.uint8)) and min(x.shape) and _is_finite(x):
+        yield from _pictures(path)
+
+
+def _is_finite(x: torch.Tensor) -> bool:
+    return not x.is_floating_point() or bool(torch.isfinite(x).all())

@@ -36,7 +36,7 @@ def test_any_channels_and_sides(shape: tuple[int, int, int]) -> None:
     torch.testing.assert_close(floats.decode(floats.encode(x)), x, rtol=0, atol=1e-6)
     assert floats.bins is None and floats.decode(x).dtype == torch.float32
     sheet = codec.grid(raw, columns=2, scale=1)
-    assert sheet.size == (2 * shape[2] + 1, shape[1]) and sheet.mode == ("RGB" if shape[0] == 3 else "L")
+    assert sheet.size == (2 * shape[2] + 1, shape[1]) and sheet.mode == ("RGB" if shape[0] in (3, 4) else "L")
 
 
 def test_decoding_clamps_to_the_range() -> None:

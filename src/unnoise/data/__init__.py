@@ -6,6 +6,7 @@ from unnoise.data.cifar10 import Cifar10
 from unnoise.data.digits import Digits
 from unnoise.data.emoji import Emoji
 from unnoise.data.flowers import Flowers
+from unnoise.data.images import Images
 from unnoise.data.mnist import Mnist
 from unnoise.data.molecules import Molecules, Qm7
 from unnoise.data.nuclei import Nuclei
@@ -23,6 +24,7 @@ __all__ = [
     "Digits",
     "Emoji",
     "Flowers",
+    "Images",
     "Mirror",
     "Mnist",
     "Molecules",

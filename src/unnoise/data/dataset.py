@@ -105,11 +105,13 @@ class Dataset:
         train: what is learned from.
         held_out: never trained on.
         about: one line: what it is, where it comes from, its licence.
+        notice: one line that is said when training starts, as of files that were skipped; empty: nothing to say.
     """
 
     train: Columns
     held_out: Columns
     about: str = ""
+    notice: str = ""
 
     def __post_init__(self) -> None:
         for split, columns in (("train", self.train), ("held_out", self.held_out)):

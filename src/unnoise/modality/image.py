@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int32, Shaped, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -27,27 +27,30 @@ class Image:
         shape: [C, H, W] of a picture.
         low: raw value of black.
         high: raw value of white.
-        dtype: of the raw data.
+        dtype: of the raw data. "uint16" are int32 tensors, which hold its range: torch can neither index nor compare
+            uint16 everywhere.
     """
 
     shape: tuple[int, int, int]
     low: float = 0.0
     high: float = 255.0
-    dtype: Literal["uint8", "float32"] = "uint8"
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"a range needs low < high, got {self.low} and {self.high}")
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype is one of {', '.join(_DTYPES)}, got {self.dtype!r}")
 
     @property
     def raw_dtype(self) -> torch.dtype:
         """The dtype of raw data."""
-        return torch.uint8 if self.dtype == "uint8" else torch.float32
+        return _DTYPES[self.dtype]
 
     @property
     def bins(self) -> int | None:
         """How many values an element of the raw data can have; None for a continuum."""
-        return int(self.high - self.low) + 1 if self.dtype == "uint8" else None
+        return None if self.dtype == "float32" else int(self.high - self.low) + 1
 
     @property
     def log_det(self) -> float:
@@ -89,24 +92,31 @@ class Image:
 
     def decode(
         self, x: Float[Tensor, "b c h w"], mask: Tensor | None = None
-    ) -> UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]:
+    ) -> UInt8[Tensor, "b c h w"] | Int32[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]:
         """States as pixels of their own dtype and range; Raises FloatingPointError for states that are not finite."""
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("states that are not finite cannot become pictures")
         raw = (x.to(torch.float32) + 1) * ((self.high - self.low) / 2) + self.low
         raw = raw.clamp(self.low, self.high)
-        return raw.round().to(torch.uint8) if self.dtype == "uint8" else raw
+        return raw if self.dtype == "float32" else raw.round().to(self.raw_dtype)
 
     def known(self, mask: Bool[Tensor, "b c h w"]) -> Bool[Tensor, "b c h w"]:
         """Which elements of a state are known where these pixels are: the same."""
         return mask
 
     def pictures(self, raw: Shaped[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w colours"]:
-        """Raw data [N, C, H, W] as uint8 [N, H, W, 1 or 3] to look at: gray, RGB, or the first channel of others."""
-        unit = (raw.to(torch.float32).cpu() - self.low) / (self.high - self.low)
-        pixels = (unit.clamp(0, 1) * 255).round().to(torch.uint8)
-        pixels = pixels if pixels.shape[1] in (1, 3) else pixels[:, :1]
-        return pixels.permute(0, 2, 3, 1).numpy()
+        """Raw data [N, C, H, W] as uint8 [N, H, W, 1 or 3] to look at.
+
+        Gray (C = 1) and RGB (3) as they are; gray with alpha (2) and RGBA (4) on white; of others the first channel.
+        """
+        unit = self._unit(raw)
+        if unit.shape[1] in (2, 4):
+            unit = unit[:, :-1] * unit[:, -1:] + (1 - unit[:, -1:])
+        unit = unit if unit.shape[1] in (1, 3) else unit[:, :1]
+        return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+    def _unit(self, raw: Shaped[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
+        return ((raw.to(torch.float32).cpu() - self.low) / (self.high - self.low)).clamp(0, 1)
 
     def grid(
         self, raw: Shaped[Tensor, "n c h w"], columns: int | None = None, scale: int | None = None
@@ -133,8 +143,19 @@ class Image:
     suffix = ".png"
 
     def write(self, raw: Shaped[Tensor, "c h w"], path: Path) -> None:
-        """One picture [C, H, W] as a PNG file, written whole or not at all."""
-        pixels = self.pictures(raw[None])[0]
+        """One picture [C, H, W] as a PNG file, written whole or not at all.
+
+        Gray, gray with alpha, RGB and RGBA (C = 1 to 4), 8 bits; gray of "uint16" 16 bits; of others the first channel.
+        """
+        unit = self._unit(raw[None])[0]
+        unit = unit if len(unit) <= 4 else unit[:1]
+        deep = self.dtype == "uint16" and len(unit) == 1
+        values = (unit * (65535 if deep else 255)).round().permute(1, 2, 0).numpy()
+        pixels = values.astype(np.uint16 if deep else np.uint8)
         part = path.with_suffix(".part")
         Pillow.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(part, "PNG")
         part.replace(path)
+
+
+_DTYPES = {"uint8": torch.uint8, "uint16": torch.int32, "float32": torch.float32}
+"""Of the tensors that hold raw data."""
