@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from unnoise.data.picture_files import Listed, OnDisk, Part, PictureFile, Tally
+from unnoise.data.picture_files import Content, Listed, OnDisk, Part, PictureFile, Tally
 from unnoise.errors import UserError
 
 _HELD_OUT = ("test", "validation", "valid")
@@ -33,7 +33,7 @@ class InTable:
     column: str
     row: int
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Content:
         """Its content, as it was stored."""
         return BytesIO(_table(self.folder)[self.row][self.column]["bytes"])
 

@@ -62,7 +62,9 @@ class Pictures:
         try:
             return read(self.files[row], self.form)
         except Unreadable as e:
-            raise UserError(f"{self.files[row].name} in {self.where} cannot be used ({e}): repair it, or remove it and begin anew") from e
+            raise UserError(
+                f"{self.files[row].name} in {self.where} cannot be used ({e}): repair it, or remove it and begin anew"
+            ) from e
 
     def decoded(self, skipped: Tally) -> tuple[Shaped[Tensor, "n c h w"], Bool[Tensor, " m"]]:
         """All that can be read, in memory, and which those are; the others are counted as skipped."""

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from unnoise.errors import UserError
 
@@ -20,6 +20,8 @@ LARGEST = 2**30
 """Bytes of a file in an archive above which it is skipped: no picture, or a bomb."""
 
 Part = Literal["train", "held_out"]
+Content = BufferedReader | BytesIO
+"""What a file holds, to be read."""
 
 
 class Tally:
@@ -48,7 +50,7 @@ class PictureFile(Protocol):
         """Its bytes."""
         ...
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Content:
         """Its content; Raises OSError, EOFError, ValueError or zlib.error where that cannot be read."""
         ...
 
@@ -67,7 +69,7 @@ class OnDisk:
     size: int
     path: str
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Content:
         """The file."""
         return Path(self.path).open("rb")
 
@@ -88,7 +90,7 @@ class InTar:
     path: str
     start: int
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Content:
         """Its content."""
         with Path(self.path).open("rb") as f:
             f.seek(self.start)
@@ -117,7 +119,7 @@ class InZip:
     deflated: bool
     crc: int
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Content:
         """Its content, checked."""
         with Path(self.path).open("rb") as f:
             f.seek(self.start)
@@ -150,12 +152,12 @@ class Held:
         """Its bytes."""
         return len(self.content)
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Content:
         """Its content."""
         return BytesIO(self.content)
 
 
-def _exactly(file: IO[bytes], count: int) -> bytes:
+def _exactly(file: Content, count: int) -> bytes:
     content = file.read(count)
     if len(content) < count:
         raise EOFError("the archive is cut short")
@@ -266,8 +268,7 @@ def in_tar(path: Path, skipped: Tally, memory: float) -> Listed:
     found: list[PictureFile] = []
     held = 0
     try:
-        with path.open("rb") as f:
-            plain = _is_plain_tar(f)
+        plain = _is_plain_tar(path)
         with tarfile.open(path) as tar:
             for m in tar:
                 require_inside(path, [m.name])
@@ -295,9 +296,9 @@ def in_tar(path: Path, skipped: Tally, memory: float) -> Listed:
     return sorted_by_name(found, packed=True)
 
 
-def _is_plain_tar(file: IO[bytes]) -> bool:
+def _is_plain_tar(path: Path) -> bool:
     try:
-        with tarfile.open(fileobj=file, mode="r:"):
+        with tarfile.open(path, mode="r:"):
             return True
     except tarfile.TarError:
         return False

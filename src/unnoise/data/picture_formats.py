@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt8
 from PIL import Image, UnidentifiedImageError
+
+from unnoise.data.picture_files import Content
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's modes by number of channels."""
@@ -86,7 +88,7 @@ class Form:
             yield f"enlarged to {self.shape[1]}x{self.shape[2]}"
 
 
-def look(file: IO[bytes]) -> Header:
+def look(file: Content) -> Header:
     """The header of a picture; its pixels are not decoded.
 
     Raises:
@@ -105,7 +107,7 @@ def look(file: IO[bytes]) -> Header:
         return Header((height, width), channels, deep, mode, bool(getattr(image, "is_animated", False)))
 
 
-def decode(file: IO[bytes], form: Form) -> UInt8[np.ndarray, "c h w"] | Int32[np.ndarray, "c h w"]:
+def decode(file: Content, form: Form) -> UInt8[np.ndarray, "c h w"] | Int32[np.ndarray, "c h w"]:
     """A picture in this form.
 
     Raises:
@@ -147,7 +149,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: IO[bytes]) -> Iterator[Image.Image]:
+def _opened(file: Content) -> Iterator[Image.Image]:
     """Within, whatever goes wrong with a picture is one reason."""
     try:
         with Image.open(file) as image:
