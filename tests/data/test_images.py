@@ -19,7 +19,8 @@ from PIL import Image
 from unnoise.data import Images
 from unnoise.data.dataset import Lazy, loaded
 from unnoise.data.home import find
-from unnoise.data.picture_files import InZip, Tally, in_zip
+from unnoise.data.picture_archives import InZip, in_zip
+from unnoise.data.picture_files import Tally
 from unnoise.data.picture_formats import Form, resized
 from unnoise.data.picture_split import held_out_rows
 from unnoise.data.stream import batches

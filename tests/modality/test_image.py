@@ -39,6 +39,48 @@ def test_any_channels_and_sides(shape: tuple[int, int, int]) -> None:
     assert sheet.size == (2 * shape[2] + 1, shape[1]) and sheet.mode == ("RGB" if shape[0] in (3, 4) else "L")
 
 
+def test_16_bits_are_kept_to_the_bit(tmp_path: Path) -> None:
+    """Pitfall 28: each of 65,536 values through states of float32 and back, and through a PNG file."""
+    codec = Image((1, 256, 256), 0, 65535, "uint16")
+    raw = torch.arange(65536, dtype=torch.int32).reshape(1, 1, 256, 256)
+    codec.check(raw)
+    x = codec.encode(raw)
+    assert float(x.min()) == -1 and float(x.max()) == 1 and codec.bins == 65536 and codec.raw_dtype == torch.int32
+    assert torch.equal(codec.decode(x), raw) and codec.decode(x).dtype == torch.int32
+    assert codec.decode(torch.full((1, 1, 256, 256), 9.0)).unique().tolist() == [65535]
+    codec.write(raw[0], tmp_path / "x.png")
+    with Pillow.open(tmp_path / "x.png") as file:
+        assert file.mode == "I;16" and np.array_equal(np.asarray(file), raw[0, 0].numpy())
+    Image((1, 256, 256), 0, 4095, "uint16").write(raw[0] % 4096, tmp_path / "x.png")
+    with Pillow.open(tmp_path / "x.png") as file:  # the numbers of a camera of 12 bits stay what they are
+        assert np.array_equal(np.asarray(file), raw[0, 0].numpy() % 4096)
+    assert codec.grid(raw, scale=1).mode == "L" and codec.pictures(raw).dtype == np.uint8
+    with pytest.raises(UserError, match=r"data are torch.int64 .* expects torch.int32"):
+        codec.check(raw.long())
+    with pytest.raises(UserError, match=r"range from 0 to 4095 only, the codec expects 0 to 65535: set codec.low"):
+        codec.check((raw % 4096).expand(16, -1, -1, -1))
+
+
+def test_files_keep_the_channels_that_png_has(tmp_path: Path) -> None:
+    """Pitfall 28: gray, gray with alpha, RGB, RGBA; of five channels the first; alpha is white to look at."""
+    for channels, mode in ((1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA"), (5, "L")):
+        raw = torch.arange(channels * 6, dtype=torch.uint8).reshape(channels, 2, 3) * 7
+        Image((channels, 2, 3)).write(raw, tmp_path / "x.png")
+        with Pillow.open(tmp_path / "x.png") as file:
+            assert file.mode == mode
+            kept = raw[:1] if channels == 5 else raw
+            assert np.array_equal(np.asarray(file).reshape(2, 3, -1), kept.permute(1, 2, 0).numpy())
+    clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).reshape(1, 4, 1, 1)
+    half = torch.tensor([0, 51], dtype=torch.uint8).reshape(1, 2, 1, 1)
+    assert Image((4, 1, 1)).pictures(clear).tolist() == [[[[255, 255, 255]]]]
+    assert Image((2, 1, 1)).pictures(half).tolist() == [[[[204]]]]
+
+
+def test_an_unknown_dtype_is_refused(unchecked: None) -> None:
+    with pytest.raises(ValueError, match="dtype is one of uint8, uint16, float32, got 'int8'"):
+        Image((1, 2, 2), dtype="int8")  # type: ignore[arg-type]
+
+
 def test_decoding_clamps_to_the_range() -> None:
     codec = Image((1, 1, 4), 0, 16)
     x = torch.tensor([-50.0, -1.01, 1.01, 50.0]).reshape(1, 1, 1, 4)

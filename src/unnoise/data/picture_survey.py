@@ -17,8 +17,9 @@ from torch import Tensor
 
 from unnoise.data.found import Found, told
 from unnoise.data.hub_folder import in_hub_folder, is_hub_folder
+from unnoise.data.picture_archives import InZip, in_tar, in_zip
 from unnoise.data.picture_column import opened, watched
-from unnoise.data.picture_files import InZip, Listed, Part, PictureFile, Tally, folders, in_folder, in_tar, in_zip
+from unnoise.data.picture_files import Listed, Part, PictureFile, Tally, folders, in_folder
 from unnoise.data.picture_formats import NAMES, Fit, Form, Header, Unreadable, look, quiet
 from unnoise.errors import UserError
 

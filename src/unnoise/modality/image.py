@@ -145,13 +145,14 @@ class Image:
     def write(self, raw: Shaped[Tensor, "c h w"], path: Path) -> None:
         """One picture [C, H, W] as a PNG file, written whole or not at all.
 
-        Gray, gray with alpha, RGB and RGBA (C = 1 to 4), 8 bits; gray of "uint16" 16 bits; of others the first channel.
+        Gray, gray with alpha, RGB and RGBA (C = 1 to 4), from black to white in 8 bits; gray of "uint16" as the numbers
+        that it is, in 16; of others the first channel.
         """
-        unit = self._unit(raw[None])[0]
-        unit = unit if len(unit) <= 4 else unit[:1]
-        deep = self.dtype == "uint16" and len(unit) == 1
-        values = (unit * (65535 if deep else 255)).round().permute(1, 2, 0).numpy()
-        pixels = values.astype(np.uint16 if deep else np.uint8)
+        raw = raw if len(raw) <= 4 else raw[:1]
+        if self.dtype == "uint16" and len(raw) == 1:
+            pixels = raw.cpu().clamp(0, 65535).permute(1, 2, 0).numpy().astype(np.uint16)
+        else:
+            pixels = (self._unit(raw[None])[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         part = path.with_suffix(".part")
         Pillow.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(part, "PNG")
         part.replace(path)
