@@ -139,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure a run's samples", description=_evaluate.__doc__)
     evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument(
+        "-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of judge or data, repeatable"
+    )
     evaluate.add_argument("-n", type=int, help="samples a repeat (default: the judge's own, mostly 1000)")
     evaluate.add_argument("--repeats", type=int, default=1, help="sample seeds, for a standard error (default 1)")
     evaluate.add_argument("--seed", type=int, default=1_000_000, help="of the first sample (default 1000000)")
@@ -371,6 +374,7 @@ def _evaluate(o: argparse.Namespace) -> None:
     from unnoise import report
     from unnoise.evaluation import history, measure
     from unnoise.metrics.figure import table
+    from unnoise.override import override
     from unnoise.runtime import launch
     from unnoise.spec import build
     from unnoise.trial import Trial
@@ -387,6 +391,10 @@ def _evaluate(o: argparse.Namespace) -> None:
                 f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by"
             )
         recipe = build(model.facts["recipe"], _types(o), lazy=True)
+        for assignment in o.set:
+            if not assignment.startswith(("judge", "data")):
+                raise UserError(f"--set {assignment!r}: a trained run is measured with another judge or data only")
+            recipe = override(recipe, assignment)
         judge = recipe.judge
         if judge is None:
             raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from unnoise import cache
 from unnoise.core.level import exact
@@ -187,13 +188,14 @@ def _features(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[st
 
 
 def mapped(reader: Reader, column: Any, trial: Trial) -> dict[str, Tensor]:
-    """Features of a whole column, each process reading its share, a block at a time."""
+    """Features of a whole column, each process reading its share, a block at a time; with progress on a terminal."""
     n = len(column)
     rows = trial.run.share(n)
-    blocks = [
-        reader.named(column[torch.arange(i, min(i + CHUNK, rows.stop))]) for i in range(rows.start, rows.stop, CHUNK)
-    ] or [{k: v[:0] for k, v in reader.named(column[torch.arange(1)]).items()}]
-    return {k: trial.run.gather(torch.cat([b[k] for b in blocks]), n) for k in blocks[0]}
+    starts = range(rows.start, rows.stop, CHUNK) if rows.start < rows.stop else [0]
+    bar = tqdm(starts, desc="features", unit="k", leave=False, disable=None if trial.run.is_main else True)
+    blocks = [reader.named(column[torch.arange(i, min(i + CHUNK, max(rows.stop, 1)))]) for i in bar]
+    own = {k: torch.cat([b[k] for b in blocks])[: rows.stop - rows.start] for k in blocks[0]}
+    return {k: trial.run.gather(v, n) for k, v in own.items()}
 
 
 def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, neighbours: bool = True) -> list[Figure]:

@@ -43,6 +43,8 @@ from unnoise.version import __version__
 
 MEASURED = 0.05
 """The share of its minutes in which a run measures its rate; then its number of samples is fixed."""
+WARM = 3
+"""Steps before that: the first ones are slower than all others."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a kill can cost."""
 PREVIEWS = 4
@@ -213,6 +215,7 @@ class Session:
             raise UserError(f"the number of workers is at least 0, got {workers}")
         self.workers = workers
         self.stopped: int | None = None
+        self.warm = self.begun
         self.watched: dict[str, Tensor] = {}
 
     @property
@@ -257,12 +260,11 @@ class Session:
         given: dict[str, Any] = {"seed": state.seed, "seen": state.seen, "rows": rows, "device": run.device}
         stream = closing(batches(self.data.train, recipe.batch, workers=self.workers, **given))
         saved = time.monotonic()
-        began = time.monotonic()
         with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
             for progress in train(recipe, state, source, run):
                 step = state.seen // recipe.batch
                 if state.total is None:
-                    self._fix_total(began)
+                    self._fix_total()
                 if bar is not None:
                     bar.total = state.total
                     bar.update(recipe.batch)
@@ -282,15 +284,17 @@ class Session:
             self.snapshot()
         self.save()
 
-    def _fix_total(self, began: float) -> None:
-        """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is."""
+    def _fix_total(self) -> None:
+        """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is.
+
+        The first steps do not count: they pay for compilation and for warming up.
+        """
         minutes, state = float(self.facts["minutes"]), self.state
-        spent = time.monotonic() - began
-        measured = self.run.broadcast(
-            self.elapsed >= MEASURED * 60 * minutes and state.seen - self.first >= 2 * self.recipe.batch
-        )
-        if measured:
-            rate = (state.seen - self.first) / spent
+        steps = (state.seen - self.first) // self.recipe.batch
+        if steps == WARM:
+            self.warm = time.monotonic()
+        if self.run.broadcast(self.elapsed >= MEASURED * 60 * minutes and steps >= 2 * WARM):
+            rate = (steps - WARM) * self.recipe.batch / (time.monotonic() - self.warm)
             more = self.run.broadcast(rate * max(0.0, 60 * minutes - self.elapsed))
             state.total = _whole(state.seen + round(more), self.recipe.batch)
             if self.run.is_main:

@@ -57,12 +57,17 @@ class Means:
         return {"means": self.side}
 
     def named(self, raw: Tensor) -> dict[str, Tensor]:
-        """{"means8": [N, C * side^axes]}, float32; Raises UserError for data of more than three axes."""
+        """{"means8": [N, C * side^axes]}, float32, whole numbers as shares of the largest that their type holds.
+
+        Raises:
+            UserError: for data of more than three axes.
+        """
         pools: dict[int, Any] = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
         if raw.ndim not in pools:
             raise UserError(f"means are of data with 1 to 3 axes beside channels, got {list(raw.shape[1:])}")
         cells = [min(self.side, n) for n in raw.shape[2:]]
-        return {f"means{self.side}": pools[raw.ndim](raw.float(), cells).flatten(1).cpu()}
+        peak = 1 if raw.is_floating_point() else torch.iinfo(raw.dtype).max
+        return {f"means{self.side}": pools[raw.ndim](raw.float() / peak, cells).flatten(1).cpu()}
 
 
 @dataclass(frozen=True)

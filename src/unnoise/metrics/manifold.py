@@ -56,7 +56,7 @@ def manifold_estimate(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: i
     """
     real, fake = _pair(real, fake, k)
     values, each = _four(real, fake, k), len(real) // GROUPS
-    if each <= k:
+    if each < 10 * k:
         return Manifold(*(Estimate(v, math.nan) for v in values))
     generator = np.random.Generator(np.random.PCG64(seed))
     p, q = (torch.from_numpy(generator.permutation(len(real))[: each * GROUPS]).to(real.device) for _ in range(2))
