@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ hook = jaxtyping.install_import_hook(
 )
 
 torch.set_num_threads(1)
+
+# What is kept between calls is kept for this session only: tests neither find nor leave anything in the user's cache.
+_CACHE = tempfile.TemporaryDirectory(prefix="unnoise-cache-")
+os.environ["UNNOISE_CACHE"] = _CACHE.name
 
 _UNREAD: list[str] = []
 

@@ -24,6 +24,7 @@ from unnoise.data.dataset import Columns, Dataset, loaded, permutation
 from unnoise.errors import UserError
 from unnoise.metrics import (
     Estimate,
+    Manifold,
     Moments,
     frechet_estimate,
     frechet_infinite,
@@ -172,6 +173,9 @@ def _features(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[st
     found: dict[str, Tensor] = {}
     for part, columns in (("train", data.train), ("held_out", data.held_out)):
         n = len(columns["x"])
+        if not n:
+            found |= {k.replace("/train", "/held_out"): v[:0].clone() for k, v in found.items() if k.endswith("/train")}
+            continue
         chosen = permutation(n, 3)[:most]
         for name, x in mapped(reader, columns["x"], trial).items():
             found[f"{name}/{part}"] = x[chosen].clone()
@@ -214,20 +218,21 @@ def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, ne
         fd-1280, kid-1280, precision-1280 after their features; fd of the 2,048 of the published network is fid.
 
     Raises:
-        UserError: for too few samples or held-out items.
+        UserError: for too few samples. Too few held-out items leave out what is said of real data.
     """
     n, width = len(own[0]), own[0].shape[1]
-    m, fd = min(n, real.count), "fid" if name == "2048" else f"fd-{name}"
-    if m < LEAST:
-        raise UserError(
-            f"{n} samples and {real.count} held-out items: to compare distributions takes at least {LEAST} of each"
-        )
+    beside = real.count >= LEAST  # or there is no row of real data
+    m, fd = min(n, real.count) if beside else n, "fid" if name == "2048" else f"fd-{name}"
+    if n < LEAST:
+        raise UserError(f"{n} samples: to compare distributions takes at least {LEAST}")
+    if not beside:
+        trial.say(f"{real.count} held-out items are too few to stand beside samples: {LEAST} would do")
     if warning := too_few(m, width):
         trial.say(f"{fd}: {warning}")
     place = trial.run.device if trial.run.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
     known, train, held_out = [_on(real.moments, place)], real.train.to(place), real.held_out.to(place)
     sets = [x.to(place) for x in own]
-    k = min(m, len(train))
+    k = min(m, len(train), *([len(held_out)] if beside else []))
 
     def frechet(x: Tensor) -> Estimate:
         return frechet_estimate(grouped(x), known)
@@ -237,23 +242,24 @@ def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, ne
         return Estimate(frechet_infinite(groups, known), frechet_estimate(groups, known).error)
 
     def both(title: str, measure: Callable[[Tensor], Estimate], count: int) -> Figure:
-        return measured(title, [measure(x[:count]) for x in sets], measure(held_out[:count]) if count <= m else None)
+        return measured(title, [measure(x[:count]) for x in sets], measure(held_out[:count]) if beside else None)
 
     figures = [both(fd, frechet, m)]
     if n > m:
         figures.append(measured(f"{fd} of {n:,}", [frechet(x) for x in sets], None))
     if too_few(m // 4, width) is None:
-        figures.append(measured(f"{fd} at infinity", [infinite(x) for x in sets], infinite(held_out)))
+        figures.append(
+            measured(f"{fd} at infinity", [infinite(x) for x in sets], infinite(held_out) if beside else None)
+        )
     figures.append(both(f"kid-{name}", lambda x: kernel_distance(x, train[:m]), m))
     if not neighbours:
         return figures
     four = [manifold_estimate(train[:k], x[:k], NEIGHBOURS) for x in sets]
-    real_four = manifold_estimate(train[:k], held_out[:k], NEIGHBOURS)
-    figures += [
-        measured(f"{title}-{name}", [getattr(f, title) for f in four], getattr(real_four, title))
-        for title in real_four._fields
+    real_four = manifold_estimate(train[:k], held_out[:k], NEIGHBOURS) if beside else None
+    return figures + [
+        measured(f"{title}-{name}", [getattr(f, title) for f in four], getattr(real_four, title, None))
+        for title in Manifold._fields
     ]
-    return figures
 
 
 def _on(moments: Moments, place: torch.device) -> Moments:
@@ -278,14 +284,17 @@ def memorised(own: Sequence[Tensor], data: Dataset, trial: Trial) -> list[Figure
         plain(part["x"][permutation(len(part["x"]), 3)[:count]]).to(place)
         for part, count in ((data.train, SEARCHED), (data.held_out, most))
     )
+    title = "nearest training item"
+    found = [nearest_distances(plain(x).to(place), train).cpu() for x in own]
+    if not len(held_out):
+        return [measured(title, [Estimate(float(x.median()), math.nan) for x in found], None)]
     new = nearest_distances(held_out, train).cpu()
     median, border = float(new.median()), float(new.quantile(0.01))
-    found = [nearest_distances(plain(x).to(place), train).cpu() for x in own]
     figures = []
     if median > 0:
         ratios = [nearest_ratio_estimate(x, new) for x in found]
         scaled = [Estimate(r.value * median, r.error * median) for r in ratios]
-        figures.append(measured("nearest training item", scaled, Estimate(median, math.nan)))
+        figures.append(measured(title, scaled, Estimate(median, math.nan)))
     figures.append(measured("nearer than 99 % of held-out", [share(x < border) for x in found], share(new < border)))
     return figures
 

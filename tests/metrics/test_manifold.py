@@ -1,9 +1,11 @@
 """Precision, recall, density and coverage: constructed sets, and agreement with the definitions row by row."""
 
+import math
+
 import pytest
 import torch
 
-from unnoise.metrics import coverage, density, features, precision, recall
+from unnoise.metrics import coverage, density, features, manifold_estimate, precision, recall
 
 torch.set_num_threads(1)
 ALL = [precision, recall, density, coverage]
@@ -13,6 +15,10 @@ def modes(centres: list[float], each: int, seed: int = 0) -> torch.Tensor:
     """Narrow clusters on a line in 3 dimensions."""
     generator = torch.Generator().manual_seed(seed)
     return torch.cat([torch.randn(each, 3, generator=generator) * 0.1 + c for c in centres])
+
+
+def draw(n: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def brute_force(real: torch.Tensor, fake: torch.Tensor, k: int) -> dict[str, float]:
@@ -105,3 +111,19 @@ def test_mistakes_are_named(metric):
         metric(x, x[:, 1:])
     with pytest.raises(ValueError, match="row 3 is not"):
         metric(x, x.index_fill(0, torch.tensor([3]), float("inf")))
+
+
+def test_all_four_at_once_are_each_alone():
+    real, fake = draw(90, 1), draw(90, 2) * 0.7 + 0.3
+    found = manifold_estimate(real, fake, 3)
+    for name, alone in zip(found._fields, (precision, recall, density, coverage), strict=True):
+        assert getattr(found, name).value == alone(real, fake, 3)
+    assert all(math.isnan(f.error) for f in found)  # 90 rows are not four parts of 30
+
+
+def test_the_stated_errors_are_the_spread_over_repeats():
+    found = [manifold_estimate(draw(500, 2 * i), draw(500, 2 * i + 1) * 0.9 + 0.2, 3) for i in range(40)]
+    for name in found[0]._fields:
+        spread = torch.tensor([getattr(f, name).value for f in found]).std().item()
+        stated = math.sqrt(sum(getattr(f, name).error ** 2 for f in found) / len(found))
+        assert stated == pytest.approx(spread, rel=0.4), name

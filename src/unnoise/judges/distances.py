@@ -94,7 +94,7 @@ class Distances:
         return RULES
 
     def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
-        """The figures; Raises UserError for too few samples or held-out items, and as `features.load` does."""
+        """The figures; Raises UserError for too few samples, and as `features.load` does."""
         reader = self.features.load(trial.run.device)
         for name, value in reader.key.items():
             trial.rests_on(name, str(value))

@@ -127,7 +127,10 @@ class Inception:
             for name in (PART,) * (self.dims <= PART_DIMS) + (FULL.name,):
                 if (path := Path(os.environ[VARIABLE], "inception", name)).is_file():
                     return path
-        return fetch(FULL, cache_folder() / "inception", ABOUT)
+        try:
+            return fetch(FULL, cache_folder() / "inception", ABOUT)
+        except UserError as e:
+            raise UserError(f"{e}; or compare without it: -s 'judge.features=Means()'") from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -209,12 +212,12 @@ class Extractor:
         if raw.dtype != torch.uint8 or raw.ndim != 4 or not raw.numel():
             raise UserError(
                 f"the Inception network reads pictures as uint8 [N, C, H, W], got {raw.dtype} {list(raw.shape)}: "
-                "-s judge.features='Means()' compares without it"
+                "-s 'judge.features=Means()' compares without it"
             )
         if raw.shape[1] not in (1, 3):
             raise UserError(
                 f"the Inception network reads pictures of 1 or 3 channels, got {raw.shape[1]}: convert them (an alpha "
-                "channel has to be laid on a background), or compare without it: -s judge.features='Means()'"
+                "channel has to be laid on a background), or compare without it: -s 'judge.features=Means()'"
             )
         for part in torch.split(raw, BATCH):
             x = part.to(self.device).float().div(255).expand(-1, 3, -1, -1)

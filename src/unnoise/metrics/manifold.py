@@ -31,8 +31,10 @@ from torch import Tensor
 from unnoise.metrics.features import checked, distances
 from unnoise.metrics.resampling import Estimate
 
-GROUPS = 10
-"""Disjoint parts of both sets that standard errors are read from."""
+GROUPS = range(4, 11)
+"""Disjoint parts of both sets that standard errors are read from, at least and at most."""
+PART = 10
+"""Rows of a part, at least, over k."""
 
 
 class Manifold(NamedTuple):
@@ -47,21 +49,22 @@ class Manifold(NamedTuple):
 def manifold_estimate(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5, seed: int = 0) -> Manifold:
     """Precision, recall, density and coverage from the same distances, with standard errors.
 
-    The error is the spread over `GROUPS` disjoint random parts of both sets (numpy's Generator(PCG64(seed))), over the
+    The error is the spread over up to ten disjoint random parts of both sets (numpy's Generator(PCG64(seed))), over the
     root of their number: either set varies, and with it the balls. Parts have wider balls than the whole, so that it is
-    an estimate, good to a third where a part has a hundred rows; nan where it has not more than k.
+    an estimate, good to a third. nan where there are not four parts of 10 k rows.
 
     Raises:
         ValueError: as the others do.
     """
     real, fake = _pair(real, fake, k)
-    values, each = _four(real, fake, k), len(real) // GROUPS
-    if each < 10 * k:
+    values, groups = _four(real, fake, k), min(GROUPS.stop - 1, len(real) // (PART * k))
+    if groups < GROUPS.start:
         return Manifold(*(Estimate(v, math.nan) for v in values))
     generator = np.random.Generator(np.random.PCG64(seed))
-    p, q = (torch.from_numpy(generator.permutation(len(real))[: each * GROUPS]).to(real.device) for _ in range(2))
-    parts = [_four(real[p[i::GROUPS]], fake[q[i::GROUPS]], k) for i in range(GROUPS)]
-    errors = torch.tensor(parts, dtype=torch.float64).std(0) / math.sqrt(GROUPS)
+    n = len(real) // groups * groups
+    p, q = (torch.from_numpy(generator.permutation(len(real))[:n]).to(real.device) for _ in range(2))
+    parts = [_four(real[p[i::groups]], fake[q[i::groups]], k) for i in range(groups)]
+    errors = torch.tensor(parts, dtype=torch.float64).std(0) / math.sqrt(groups)
     return Manifold(*(Estimate(v, e) for v, e in zip(values, errors.tolist(), strict=True)))
 
 

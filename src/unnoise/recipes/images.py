@@ -20,6 +20,7 @@ from unnoise.core.parameterization import Edm
 from unnoise.data import Images, Mirror
 from unnoise.data.picture_column import readable
 from unnoise.errors import UserError
+from unnoise.judges import Distances, Inception, Means
 from unnoise.modality import Image, Labels
 from unnoise.nets import UNet
 from unnoise.optim import AdamW, Trapezoid
@@ -103,7 +104,8 @@ def recipe(
             steps=18,
             guidance=1.3 if labels else 1.0,
         ),
-        judge=None,  # here goes what measures samples of any pictures
+        # The Inception network reads gray and coloured pictures of 8 bits, and no others.
+        judge=Distances(Inception() if codec.dtype == "uint8" and codec.shape[0] in (1, 3) else Means(), count=1000),
         augment=Mirror() if mirror else None,
     )
 
