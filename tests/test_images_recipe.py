@@ -245,7 +245,7 @@ def test_data_size_and_mirror_of_other_recipes(cli: Callable[..., Result], tmp_p
     changed, _ = load("flowers", data="somewhere", size=128, mirror=True)
     assert changed.data == Flowers(size=128, path="somewhere") and changed.augment == Mirror()
     assert changed.codec == Image((3, 128, 128))
-    refused(cli("train", "flowers", "--size", 100), "come in size 64 or 128, got size=100")
+    refused(cli("train", "flowers", "--size", 100), "come in size 32, 64 or 128, got size=100")
     refused(cli("train", "flowers", "--size", "64x96"), "size")
     refused(cli("train", "digits", "--data", "x"), "--data says nothing to digits: its source Digits has no path")
     refused(cli("train", "digits", "--size", 16), "--size says nothing to digits: its source Digits has no size")

@@ -92,8 +92,8 @@ def measure(model: Model, judge: Judge, data: Dataset, trial: Trial) -> Evaluati
         "judge": describe(judge),
         "data": {"train": digest_of(data.train), "held_out": digest_of(data.held_out)},
         "samples": trial.n,
+        "rests on": trial.ruler,
         **judge.protocol,
-        **trial.ruler,
     }
     measured = {
         "name": model.facts.get("name"),

@@ -143,8 +143,8 @@ def test_bad_files_are_named(folder: Path) -> None:
 
 
 def test_choices_are_checked(unchecked: None) -> None:
-    with pytest.raises(UserError, match="size 64 or 128, got size=32"):
-        Flowers(size=32)
+    with pytest.raises(UserError, match="size 32, 64 or 128, got size=16"):
+        Flowers(size=16)
     with pytest.raises(UserError, match=r"got 'train'"):
         Flowers(split="train")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="got -1"):

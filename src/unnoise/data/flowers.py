@@ -60,7 +60,7 @@ class Flowers:
     128x128; in the strips of UNNOISE_DATA also WebP of quality 75 (30.9 dB): a distance to these is none to the others.
 
     Args:
-        size: 128; or 64: means of 2x2 pixels, rounded, half to even.
+        size: 128; or 64, 32: means of 2x2 pixels, rounded, half to even, once or twice.
         split: "official": the 1,020 training and 1,020 validation pictures are trained on, the 6,149 test pictures are
             held out; two pictures of the four that are there twice are in both parts. "udacity": the common 80/10/10,
             7,370 and 819 (strips only). A share of all is held out; pictures that are there twice go to one part.
@@ -79,8 +79,8 @@ class Flowers:
 
     def __post_init__(self) -> None:
         require_limit(self.limit)
-        if self.size not in (64, _SIDE):
-            raise UserError(f"the flowers come in size 64 or {_SIDE}, got size={self.size}")
+        if self.size not in (32, 64, _SIDE):
+            raise UserError(f"the flowers come in size 32, 64 or {_SIDE}, got size={self.size}")
         if isinstance(self.split, str) and self.split not in ("official", "udacity"):
             raise UserError(f'split is "official", "udacity" or a share in [0, 1), got {self.split!r}')
 
@@ -88,7 +88,9 @@ class Flowers:
         """The data; Raises UserError for files that are missing, damaged or not the flowers."""
         path = locate("flowers102", REMOTES, ABOUT) if self.path is None else Path(self.path)
         x, label, tests = _strips(path) if (path / _LABELS).is_file() else _published(path)
-        columns = {"x": halved(x) if self.size == 64 else x, "label": label}
+        while x.shape[3] > self.size:
+            x = halved(x)
+        columns = {"x": x, "label": label}
         if not isinstance(self.split, str):
             train, held_out = split_groups(columns, _same(len(x)), self.split, self.seed)
         elif self.split in tests:

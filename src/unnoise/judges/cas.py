@@ -32,10 +32,12 @@ class ClassificationAccuracy:
     Args:
         classifier: who learns, and how; its seed is that of the first repeat, which each further one counts on.
         count: of samples to learn from, unless told otherwise.
+        least: of fewer samples, as they are enough for other judges, nothing is learned and nothing is said.
     """
 
     classifier: Classifier
     count: int = 50_000
+    least: int = 20_000
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -50,6 +52,9 @@ class ClassificationAccuracy:
         """
         label = self.classifier.label
         require_told(model, [label])
+        if trial.n < self.least:
+            trial.say(f"{trial.n:,} samples: the classification accuracy score is of {self.least:,} at least (-n)")
+            return []
         if not len(data.held_out["x"]):
             raise UserError("the classification accuracy score is read on held-out data, and there are none")
         asked = loaded(data.held_out[label])
