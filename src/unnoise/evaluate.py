@@ -52,10 +52,10 @@ SEARCHED = 100_000
 """Training items at most among which the nearest is searched."""
 LEAST = 60
 """Samples, and held-out items, below which no distribution is compared."""
-RULES = {
+RULES: Mapping[str, Any] = {
     "neighbours": NEIGHBOURS,
-    "nearest": f"area means of at most {SIDE} pixels a side",
-    "asked": "as training data",
+    "nearest": f"area means of at most {SIDE} pixels a side, {SEARCHED} training items at most",
+    "asked": "as training items are",
 }
 """What figures depend on besides features and data: part of the protocol."""
 CHUNK = 1024
@@ -124,18 +124,13 @@ class Reference:
 
     Args:
         moments: of all training items.
-        train: features of some training items, in a random order, [M, D].
-        held_out: features of all held-out items, in a random order, [H, D].
+        train: features of training items, all or some, in a random order, [M, D].
+        held_out: features of held-out items, all or some, in a random order, [H, D].
     """
 
     moments: Moments
     train: Tensor
     held_out: Tensor
-
-    @property
-    def count(self) -> int:
-        """Items of a set that is compared with held-out data."""
-        return len(self.held_out)
 
 
 def references(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[str, Reference]:
@@ -196,7 +191,7 @@ def mapped(reader: Reader, column: Any, trial: Trial) -> dict[str, Tensor]:
     n = len(column)
     rows = trial.run.share(n)
     starts = range(rows.start, rows.stop, CHUNK) if rows.start < rows.stop else [0]
-    bar = tqdm(starts, desc="features", unit="k", leave=False, disable=None if trial.run.is_main else True)
+    bar = tqdm(starts, desc="features", unit=" k", leave=False, disable=None if trial.run.is_main else True)
     blocks = [reader.named(column[torch.arange(i, min(i + CHUNK, max(rows.stop, 1)))]) for i in bar]
     own = {k: torch.cat([b[k] for b in blocks])[: rows.stop - rows.start] for k in blocks[0]}
     return {k: trial.run.gather(v, n) for k, v in own.items()}
@@ -221,18 +216,18 @@ def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, ne
         UserError: for too few samples. Too few held-out items leave out what is said of real data.
     """
     n, width = len(own[0]), own[0].shape[1]
-    beside = real.count >= LEAST  # or there is no row of real data
-    m, fd = min(n, real.count) if beside else n, "fid" if name == "2048" else f"fd-{name}"
+    beside = len(real.held_out) >= LEAST  # or nothing is said of real data
+    m, fd = min(n, len(real.held_out)) if beside else n, "fid" if name == "2048" else f"fd-{name}"
     if n < LEAST:
         raise UserError(f"{n} samples: to compare distributions takes at least {LEAST}")
     if not beside:
-        trial.say(f"{real.count} held-out items are too few to stand beside samples: {LEAST} would do")
+        trial.say(f"{len(real.held_out)} held-out items are too few to stand beside samples: {LEAST} would do")
     if warning := too_few(m, width):
         trial.say(f"{fd}: {warning}")
     place = trial.run.device if trial.run.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
     known, train, held_out = [_on(real.moments, place)], real.train.to(place), real.held_out.to(place)
     sets = [x.to(place) for x in own]
-    k = min(m, len(train), *([len(held_out)] if beside else []))
+    k = min(m, len(train))
 
     def frechet(x: Tensor) -> Estimate:
         return frechet_estimate(grouped(x), known)
@@ -241,16 +236,14 @@ def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, ne
         groups = grouped(x)
         return Estimate(frechet_infinite(groups, known), frechet_estimate(groups, known).error)
 
-    def both(title: str, measure: Callable[[Tensor], Estimate], count: int) -> Figure:
+    def both(title: str, measure: Callable[[Tensor], Estimate], count: int | None) -> Figure:
         return measured(title, [measure(x[:count]) for x in sets], measure(held_out[:count]) if beside else None)
 
     figures = [both(fd, frechet, m)]
     if n > m:
         figures.append(measured(f"{fd} of {n:,}", [frechet(x) for x in sets], None))
     if too_few(m // 4, width) is None:
-        figures.append(
-            measured(f"{fd} at infinity", [infinite(x) for x in sets], infinite(held_out) if beside else None)
-        )
+        figures.append(both(f"{fd} at infinity", infinite, None))
     figures.append(both(f"kid-{name}", lambda x: kernel_distance(x, train[:m]), m))
     if not neighbours:
         return figures

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from unnoise.data.dataset import Columns, Dataset, permutation
 from unnoise.metrics.figure import Figure
@@ -15,6 +16,9 @@ from unnoise.runtime import Runtime
 from unnoise.samples import Samples
 
 T = TypeVar("T")
+
+CHUNK = 1024
+"""Samples drawn between two movements of the bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +62,20 @@ class Trial:
             chosen |= {k: like[k][rows] for k in getattr(model.conditioner, "classes", {}) if k in like}
 
         def draw() -> Samples:
-            self.say(f"sampling {self.n} from seed {seed}")
+            self.say(f"sampling {self.n:,} from seed {seed}")
             rows = self.run.share(self.n)
-            own = {k: v[rows] if isinstance(v, Tensor) and v.ndim else v for k, v in chosen.items()}
-            made = model.sample(rows.stop - rows.start, seed=seed + rows.start, **own)
-            if self.run.world == 1:
-                return made
-            cond = {k: self.run.gather(v, self.n) for k, v in made.cond.items()}
-            seeds = torch.arange(seed, seed + self.n)
-            return Samples(self.run.gather(made.raw, self.n), seeds, cond, made.codec)
+            starts = range(rows.start, max(rows.stop, rows.start + 1), CHUNK)
+            quiet = None if self.run.is_main else True
+            with tqdm(total=len(range(self.n)[rows]), desc="sampling", unit="", leave=False, disable=quiet) as bar:
+                parts = []
+                for start in starts:
+                    some = slice(start, min(start + CHUNK, rows.stop))
+                    own = {k: v[some] if isinstance(v, Tensor) and v.ndim else v for k, v in chosen.items()}
+                    parts.append(model.sample(some.stop - some.start, seed=seed + start, **own))
+                    bar.update(some.stop - some.start)
+            raw = self.run.gather(torch.cat([p.raw for p in parts]), self.n)
+            cond = {k: self.run.gather(torch.cat([p.cond[k] for p in parts]), self.n) for k in parts[0].cond}
+            return Samples(raw, torch.arange(seed, seed + self.n), cond, parts[0].codec)
 
         # A tensor's text leaves numbers out.
         told = {k: v.cpu().numpy().tobytes() if isinstance(v, Tensor) else repr(v) for k, v in chosen.items()}
