@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from unnoise.cli import main
+from unnoise.metrics.figure import Figure
 from unnoise.report import Pairs, Report, write
 
 WIDTHS = (400, 1400)
 ARGUMENTS = (
-    "--headless=new",
+    "--headless",
     "--no-sandbox",
     "--disable-gpu",
-    "--disable-dev-shm-usage",
+    "--disable-quic",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -27,6 +29,26 @@ ARGUMENTS = (
 )
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 LONG = "a_figure_with_a_very_long_name_without_a_space_" * 4 + "<&>"
+
+
+NAN, INF = float("nan"), float("inf")
+PICTURES = {"run": 58, "full": 34, "many": 110, "noise": 72, "bare": 0, "odd": 0, "alone": 0}
+CHARTS = """
+    const wrong = [], eps = 0.5;
+    for (const chart of document.querySelectorAll("svg")) {
+        const edge = chart.getBoundingClientRect();
+        const texts = [...chart.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
+        for (const [i, [said, a]] of texts.entries()) {
+            if (a.left < edge.left - eps || a.right > edge.right + eps) wrong.push(said + " is cut off");
+            if (a.top < edge.top - eps || a.bottom > edge.bottom + eps) wrong.push(said + " is cut off");
+            for (const [other, b] of texts.slice(i + 1))
+                if (a.left < b.right - eps && b.left < a.right - eps && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+                    wrong.push(said + " lies on " + other);
+        }
+    }
+    return wrong;
+"""
+"""Texts of charts that lie on each other, or are cut off."""
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +65,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("no_proxy", "NO_PROXY"):  # the driver is spoken to by HTTP
+            patch.setenv(name, "localhost,127.0.0.1")
+        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        yield driver
+        driver.quit()
 
 
 @pytest.fixture(scope="module")
 def full() -> Report:
     """A report with every section, of real digits: held-out ones stand for samples."""
     from unnoise.data import Digits
-    from unnoise.metrics.figure import Figure
     from unnoise.modality import Image
 
     data, codec = Digits().load(), Image((1, 8, 8), high=16)
@@ -88,20 +112,52 @@ def full() -> Report:
     )
 
 
+@pytest.fixture(scope="module")
+def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report that `unnoise evaluate` writes of a run of few steps."""
+    copy = shutil.copytree(tiny, tmp_path_factory.mktemp("run") / "digits")
+    assert main(["evaluate", str(copy), "-n", "900", "--history", "2", "--steps", "2"]) == 0
+    return copy / "report.html"
+
+
 def variants(full: Report) -> dict[str, Report]:
-    """The full report, one of a hundred classes of large wide pictures in colour, and one without pictures."""
+    """The full report; of a hundred classes of wide pictures in colour; without classes; without pictures; with nothing
+    that is finite; with neither real data nor errors."""
     wide = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None], (4, 120, 200, 3))
+    noise = np.random.default_rng(0).integers(0, 256, (24, 256, 256, 3), np.uint8)
+    table = [Figure(f"{n} evaluations: fd-{n} of 50,000", -1e-9 * 10**n, 12345.678, 0.1, 1e3) for n in range(25)]
+    odd = [
+        Figure("recall", NAN),
+        Figure("fid", INF, NAN, INF, NAN),
+        Figure("kid", -INF, 0.0),
+        Figure("b", 0.0, INF, NAN),
+    ]
+    log = [{"seen": s, "loss": NAN, "held_out": 1e-12 * 10**s, "loss_by_logsnr": [INF] * 10} for s in range(30)]
+    shaky = [{"seen": s * 1_234_567, "name": "fid", "value": NAN if s == 4 else 1e5 / 7**s} for s in range(9)]
+    bare = replace(full, pairs=None, classes={}, lines=(), history=(), protocol={})
     return {
         "full": full,
-        "many": replace(full, pairs=Pairs(wide, wide, [0.0] * 4), classes={f"{LONG} {i}": wide for i in range(102)}),
-        "bare": replace(full, pairs=None, classes={}, lines=(), history=(), protocol={}),
+        "many": replace(
+            full, figures=table, pairs=Pairs(wide, wide, [0.0] * 4), classes={f"{LONG} {i}": wide for i in range(102)}
+        ),
+        "noise": replace(full, pairs=Pairs(noise, noise, [NAN] * 24), classes={}, samples=noise),
+        "bare": bare,
+        "odd": replace(bare, figures=odd, lines=log, history=shaky),
+        "alone": replace(bare, figures=[Figure("bound, bits per token", 2.5), Figure(LONG, 1.0)]),
     }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["full", "many", "bare"])
-def test_a_report_is_whole_at_every_width(browser: Any, full: Report, tmp_path: Path, name: str, scheme: str) -> None:
-    path = write(tmp_path / "report.html", variants(full)[name])
+@pytest.mark.parametrize("name", ["run", "full", "many", "noise", "bare", "odd", "alone"])
+def test_a_report_is_whole_at_every_width(
+    browser: Any, full: Report, request: pytest.FixtureRequest, tmp_path: Path, name: str, scheme: str
+) -> None:
+    if name == "run":
+        path = request.getfixturevalue("run")
+    else:
+        path = write(tmp_path / "report.html", variants(full)[name])
+    text = path.read_text(encoding="utf8")
+    assert len(text) < 3_000_000
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     for width in WIDTHS:
@@ -123,7 +179,9 @@ def test_a_report_is_whole_at_every_width(browser: Any, full: Report, tmp_path: 
         loaded = browser.execute_script(
             "return Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth, () => 0)))"
         )
-        assert all(n > 0 for n in loaded) and len(loaded) == {"full": 34, "many": 110, "bare": 0}[name]
+        assert all(n > 0 for n in loaded) and len(loaded) == text.count("<img")
+        assert name not in PICTURES or len(loaded) == PICTURES[name]
+        assert browser.execute_script(CHARTS) == []
         page = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert page == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 20, 24)"}[scheme]
         assert browser.get_log("browser") == []

@@ -125,7 +125,7 @@ def test_numbers_and_names_are_safe() -> None:
         "1.5M",
         "−2G",
         "0.00025",
-        "1e−07",
+        "1e−7",
         "0",
         "−0.5",
     ]

@@ -21,7 +21,7 @@ from unnoise.metrics.figure import Figure
 from unnoise.report import Pairs, Report, write
 from unnoise.report.page import POINTS, html
 from unnoise.report.style import DARK, LIGHT
-from unnoise.report.words import meaning, number
+from unnoise.report.words import features, meaning, number, ratio
 
 FIGURES = (Figure("recall", 0.9505, 0.977, 0.0021), Figure("fd-1280", 0.1, 0.25), Figure("alone", 3.0))
 PLAIN = Report("digits", "2026-01-02", "cpu", FIGURES)
@@ -64,7 +64,12 @@ def everything() -> Report:
         classes={"one": pictures(2), "two": pictures(1), "none": pictures(0)},
         lines=lines,
         history=[{"seen": s, "name": "recall", "value": 0.1 * s, "error": 0.01} for s in (3, 1, 2)],
-        protocol={"judge": {"$type": "a.b.Judge", "width": 8}, "low": {"$float": "-inf"}, "data": [1, 2]},
+        protocol={
+            "judge": {"$type": "a.b.Judge", "width": 8},
+            "low": {"$float": "-inf"},
+            "data": [1, 2],
+            "on": ["a", "b"],
+        },
         protocol_hash="0123abcd",
         measured={"weights": 0.1},
         command="unnoise evaluate runs/digits",
@@ -108,7 +113,7 @@ def test_headings_are_in_order_and_pictures_have_texts() -> None:
 def test_the_table_holds_each_figure_with_its_errors_ratio_and_meaning() -> None:
     rows = [[said(c) for c in row] for row in next(page(PLAIN).iter("tbody"))]
     assert [r[1:] for r in rows] == [
-        ["0.9505 ± 0.0021", "0.9770", "0.9729"],
+        ["0.9505 ± 0.0021", "0.9770", "0.973"],
         ["0.1000", "0.2500", "0.4000"],
         ["3.000", "–", "–"],
     ]
@@ -128,23 +133,123 @@ def test_every_figure_that_our_judges_name_has_a_sentence() -> None:
     assert meaning(Figure("other", 1.0, 1.0)).startswith("Measured alike")
     for name, start in {
         "read as asked": "Share of samples that a judge",
-        "worst class": "The class",
+        "shape read as asked": "Share of samples that a judge",
+        "all read as asked": "Share of samples of which",
+        "worst class": "The same share",
         "Frechet distance to half of the real data": "Frechet distance",
         "distance to the nearest training item": "How near",
+        "nearest training item": "How near",
+        "nearer than 99 % of held-out": "Share of samples so near",
         "fid": "Frechet",
+        "fid at infinity": "The distance extrapolated",
+        "fd-1280": "Frechet",
         "fd-768 at infinitely many samples": "The distance extrapolated",
+        "fd-means8": "Frechet",
+        "fd-judge of 50,000": "Frechet",
         "kid-768": "Kernel",
-        "precision": "Share of samples",
+        "precision-1280": "Share of samples",
+        "recall-judge": "Share of real items",
         "density": "How many",
         "coverage": "Share of real",
-        "classification accuracy score": "Share of real test",
-        "bits per dimension, 20 steps, low variance": "Code length",
-        "PSNR of reconstructions, dB": "Peak",
-        "drift of channel 0": "How far",
+        "1 evaluation: fd-judge": "Frechet",
+        "teacher, 17 evaluations: kid-judge": "Kernel",
+        "classification accuracy score": "Share of held-out real items read right",
+        "classification accuracy score, worst class": "The same share",
+        "bits per dimension, 20 steps, low variance": "Code length that the model",
+        "bits per dimension of independent elements": "Code length of elements",
+        "bound, bits per token": "Code length that the model",
+        "bigram of the training text": "Bits per token that counts",
+        "autoregressive twin": "Bits per token that the same network",
+        "samples read by the trigram": "Bits per token that counts",
+        "PSNR of reconstructions, dB": "Peak signal-to-noise ratio. ",
+        "PSNR of means of 2x2 pixels, dB": "Peak signal-to-noise ratio of a way",
+        "PSNR in dB at augment=0.1": "Peak signal-to-noise ratio. ",
+        "PSNR in dB of bilinear upsampling": "Peak signal-to-noise ratio of a way",
+        "drift of channel 0": "How far the mean",
+        "drift of the mean of channel 2": "How far the mean",
+        "distance of the area mean to the small picture": "How far enlarged",
         "1-NNA, chamfer, sphere": "How often",
+        "1-NN accuracy, EMD, box": "How often",
+        "coverage, Chamfer, std": "Share of held-out",
+        "minimum matching distance, EMD, box": "Mean distance",
         "molecule stability": "Share whose",
+        "stable atoms": "Share whose",
+        "valid": "Share that is chemically",
+        "unique among valid": "Share of different",
+        "new among valid": "Share of the valid",
+        "bond lengths C-H, distance": "Distance between the lengths",
     }.items():
         assert meaning(Figure(name, 1.0)).startswith(start), name
+
+
+def test_what_surrounds_a_name_is_told_too() -> None:
+    assert meaning(Figure("fd-judge of 50,000", 1.0)).endswith(
+        "Of all 50,000 samples: real data are fewer, so that none stand beside."
+    )
+    assert meaning(Figure("1 evaluation: recall-judge", 1.0)).endswith("Samples at 1 evaluation of the network each.")
+    assert meaning(Figure("teacher, 17 evaluations: recall-judge", 1.0)).endswith(
+        "Samples of the teacher at 17 evaluations of the network each."
+    )
+    names = ("fid", "fd-1280 at infinity", "kid-means8", "2 evaluations: recall-judge", "fd-own", "fd-1280 of 5,000")
+    told = features([Figure(n, 1.0) for n in names])
+    assert list(told) == ["fid", "1280", "means8", "judge"]
+    assert told["fid"].startswith("2,048 features") and told["means8"].startswith("mean colours in 8 x 8")
+    assert "1280 is 1,280 features of the Inception network" in said(
+        page(replace(PLAIN, figures=[Figure("fd-1280", 1.0)]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        (Figure("a", 0.9886, 0.9945, 0.0015, 0.00075), "0.994"),
+        (Figure("a", 0.0834, 0.0445, 0.0188, 0.0183), "1.9"),
+        (Figure("a", 467.3, 400.8, 3.45), "1.166"),
+        (Figure("a", 1234.0, 10.0, 50.0), "123"),
+        (Figure("a", 1.0, 3.0), "0.3333"),
+        (Figure("a", 0.0, 0.01, 0.0003, 0.0014), "0.000"),
+        (Figure("a", 0.06, -0.004, 0.02, 0.007), ""),  # an unbiased estimate of 0
+        (Figure("a", 0.0004, 0.0004, 0.001, 0.001), ""),
+        (Figure("a", 1.0, math.nan), ""),
+        (Figure("a", math.inf, 1.0), ""),
+        (Figure("a", 1.0), ""),
+    ],
+)
+def test_a_ratio_has_the_digits_of_its_errors(figure: Figure, expected: str) -> None:
+    assert ratio(figure) == expected
+
+
+def test_a_table_without_real_data_has_no_columns_for_them() -> None:
+    root = page(replace(PLAIN, figures=[Figure("bound, bits per token", 2.0, None, 0.01), Figure("b", math.nan)]))
+    assert [said(h) for h in next(root.iter("thead")).iter("th")] == ["Figure", "Samples"]
+    assert [said(row[-1]) for row in next(root.iter("tbody"))] == ["2.000 ± 0.010", "NaN"]
+    assert "real data" not in said(root).lower() and "± is a standard error" in said(root)
+    assert "±" not in said(page(replace(PLAIN, figures=[Figure("b", 1.0)])))
+
+
+def test_large_pictures_are_reduced_until_the_page_is_small() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 256, 192, 3), np.uint8)
+    few = noise[:6]
+    classes = {f"class {i}": few for i in range(17)}
+    for content in (
+        replace(everything(), pairs=Pairs(noise, noise, [1.0] * 24), classes=classes),
+        replace(everything(), pairs=Pairs(noise, noise, [1.0] * 24), classes={}, samples=np.tile(noise, (4, 1, 1, 1))),
+    ):
+        text = html(content)
+        assert len(text) < 3_000_000 and text.count("pixels here, to keep this page small") == 2
+        shapes = {(int(i.get("width", 0)), int(i.get("height", 0))) for i in ElementTree.fromstring(text).iter("img")}
+        assert (72, 96) in shapes and min(h for _, h in shapes) == 64  # of noise, which cannot be packed
+    one = np.zeros((1, 1000, 3, 1), np.uint8)
+    images = [*page(replace(PLAIN, samples=one)).iter("img")]
+    assert [i.get("height") for i in images] == ["192"]
+
+
+def test_samples_without_classes_stand_side_by_side() -> None:
+    root = page(replace(PLAIN, samples=pictures(3)))
+    assert titles(root) == ["Figures", "Samples"]
+    for i, image in enumerate(root.iter("img")):
+        assert np.array_equal(pixels(image), pictures(3)[i]) and image.get("alt") == f"Sample {i + 1}"
+    assert titles(page(replace(PLAIN, samples=pictures(0)))) == ["Figures"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +357,7 @@ def test_numbers_that_are_not_finite_are_said_and_break_nothing() -> None:
     )
     root = page(content)
     rows = [[said(c) for c in row][1:] for row in next(root.iter("tbody"))]
-    assert rows == [["NaN", "NaN", "NaN"], ["∞", "0.000", "–"], ["1.000", "NaN", "NaN"]]
+    assert rows == [["NaN", "NaN", "–"], ["∞", "0.000", "–"], ["1.000", "NaN", "–"]]
     assert "Figures over training" not in titles(root) and "Loss" in titles(root)
 
 
@@ -289,6 +394,7 @@ def test_the_protocol_is_written_out_to_the_last_entry() -> None:
         "judge.width": "8",
         "low": "-inf",
         "data": "[1, 2]",
+        "on": "a, b",
         "weights": "0.1",
     }
     assert "0123abcd" in [c.text for c in page(everything()).iter("code")]
@@ -316,6 +422,7 @@ def test_contrast_is_enough(colours: Mapping[str, str]) -> None:
         (lambda: Pairs(pictures(2) / 255, pictures(2), [1.0, 1.0]), "got float64"),
         (lambda: replace(PLAIN, classes={"a": pictures(2)[0]}), r"got uint8 \[4, 6, 3\]"),
         (lambda: replace(PLAIN, classes={"a": pictures(2, colours=4)}), r"got uint8 \[2, 4, 6, 4\]"),
+        (lambda: replace(PLAIN, samples=pictures(2)[0]), r"got uint8 \[4, 6, 3\]"),
     ],
 )
 def test_what_is_no_picture_is_refused(make: Any, message: str) -> None:

@@ -3,8 +3,10 @@
 import base64
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,11 +16,14 @@ import torch
 from PIL import Image as Pillow
 
 from unnoise import recipes, report
+from unnoise.data import Digits, Images
 from unnoise.data.dataset import Dataset, View
 from unnoise.evaluation import Evaluation
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
-from unnoise.report.run import _nearest
+from unnoise.report.run import _names, _nearest
+from unnoise.samples import Samples
+from unnoise.spec import describe
 from unnoise.trial import Trial
 
 FOUND = Evaluation(
@@ -98,8 +103,47 @@ def test_guidance_by_attribute_is_written_as_it_is_given(
         "Protocol",
         "How it was made",
     ]
-    (command,) = [c.text for c in next(root.iter("pre"))]
-    assert command is not None and "--guidance label=1.5" in command
+    assert "--guidance label=1.5" in "".join(next(root.iter("pre")).itertext())
+
+
+def test_classes_go_by_the_names_that_the_data_have(
+    tiny: Path, tmp_path: Path, model: Model, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Digits, "names", ("zero", "one <b>", "two"), raising=False)
+    root = written(tiny, tmp_path, model, data, replace(TRIAL, settings={"steps": 2}))
+    shown = [c.text for c in root.iter("figcaption")]
+    assert [c for c in shown if c and c[0].isdigit()] == ["0: zero", "1: one <b>", "2: two", *"3456789"]
+
+
+def test_classes_of_own_pictures_go_by_their_folders(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(3):
+            noise = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+            Pillow.fromarray(noise).save(tmp_path / "own" / name / f"{i}.png")
+
+    known: Any = SimpleNamespace(facts={"recipe": {"data": describe(Images(str(tmp_path / "own")))}})
+    assert [*_names(known)] == ["cats", "dogs"]
+    shutil.rmtree(tmp_path / "own")
+    assert [*_names(known)] == []
+
+
+def test_pictures_without_classes_are_shown_as_they_were_drawn(
+    tiny: Path, tmp_path: Path, model: Model, data: Dataset
+) -> None:
+    class Unlabelled:
+        """A model of pictures that has no classes."""
+
+        codec, conditioner, facts, device = model.codec, None, model.facts, model.device
+
+        def sample(self, n: int, seed: int, **settings: Any) -> Samples:
+            return Samples(data.held_out["x"][:n], torch.arange(n), {}, model.codec)
+
+    root = written(tiny, tmp_path, Unlabelled(), data)
+    titles = [h.text for h in root.iter("h2")]
+    assert "Samples" in titles and "Samples by class" not in titles
+    images = [picture(i) for i in root.iter("img")][2 * 24 :]
+    assert np.array_equal(np.stack(images), model.codec.pictures(data.held_out["x"][:100])[..., 0])
 
 
 def test_the_nearest_are_found_across_blocks_and_columns_read_when_asked_for() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from unnoise.report.words import escaped, finite, short
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 34, 50
+LEFT, RIGHT, TOP, BOTTOM = 80, 22, 34, 50
 """Margins around the plot; the legend lies in the upper one."""
 DOTTED = 40
 """Series of more points than this are lines without dots."""
@@ -78,11 +78,13 @@ class _Axis:
         return [k * step for k in range(first, last + 1)]
 
 
-def chart(title: str, x: str, y: str, series: Sequence[Series], ticks: Sequence[float] | None = None) -> str:
+def chart(
+    title: str, x: str, y: str, series: Sequence[Series], ticks: Sequence[float] | None = None, log: bool = True
+) -> str:
     """The lines as an SVG element, "" where there is nothing that can be shown.
 
-    Positive values that span more than `DECADE` get a logarithmic y axis, which then says so. Dots carry their numbers
-    as tooltips. Line i is of class s<i>, from 0 on.
+    Positive values that span more than `DECADE` may get a logarithmic y axis, which then says so. Dots carry their
+    numbers as tooltips. Line i is of class s<i>, from 0 on.
 
     Args:
         title: what it shows, for those who cannot see it.
@@ -90,13 +92,14 @@ def chart(title: str, x: str, y: str, series: Sequence[Series], ticks: Sequence[
         y: what is on the axis at the left.
         series: the lines.
         ticks: of the axis below, in the place of round numbers.
+        log: whether the axis at the left may be logarithmic: not of shares, say.
     """
     shown = [s for s in series if any(finite(a) and finite(b) for a, b in s.points)]
     if not shown:
         return ""
     pairs = [(a, b, e) for s in shown for a, b, e in _rows(s) if finite(a) and finite(b)]
     values = [b for _, b, _ in pairs]
-    log = 0 < DECADE * min(values) < max(values)
+    log = log and 0 < DECADE * min(values) < max(values)
     spread = [v for _, b, e in pairs for v in (b - e, b + e) if v > 0 or not log]
     across, up = _Axis.over([a for a, _, _ in pairs], False), _Axis.over(spread, log)
     at_bottom = list(ticks) if ticks is not None else across.ticks()

@@ -19,12 +19,14 @@ from unnoise.core.objective import EDGES
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure
 from unnoise.report.chart import Series, chart
-from unnoise.report.pictures import Pairs, classes_section, pairs_section, require_pictures
+from unnoise.report.pictures import Pairs, classes_section, pairs_section, require_pictures, samples_section
 from unnoise.report.style import CSS
-from unnoise.report.words import escaped, finite, meaning, number
+from unnoise.report.words import escaped, features, finite, is_distance, meaning, number, ratio
 
 POINTS = 300
 """A line of a chart over training has at most so many points, each the mean of as many lines of the log."""
+NAMED = 28
+"""Figures of so long a name, or shorter, name the axis of their chart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class Report:
         meanings: a sentence on a figure by its name, in the place of that of `MEANINGS`.
         pairs: samples beside their nearest training pictures.
         classes: samples by the name of their class, uint8 [N, H, W, 1 or 3] each.
+        samples: samples that have no class, uint8 [N, H, W, 1 or 3].
         lines: of metrics.jsonl, as `unnoise.log.read_lines` gives them.
         history: figures as training went on: mappings of "seen", "name", "value" and "error" (or None).
         protocol: the ruler: judge, data, counts; mappings within are written out with dots.
@@ -56,6 +59,7 @@ class Report:
     meanings: Mapping[str, str] = field(default_factory=dict)
     pairs: Pairs | None = None
     classes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    samples: np.ndarray | None = None
     lines: Sequence[Mapping[str, Any]] = ()
     history: Sequence[Mapping[str, Any]] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +68,7 @@ class Report:
     command: str = ""
 
     def __post_init__(self) -> None:
-        for pictures in self.classes.values():
+        for pictures in (*self.classes.values(), *(() if self.samples is None else (self.samples,))):
             require_pictures(pictures)
 
 
@@ -86,10 +90,11 @@ def html(content: Report) -> str:
         ("Figures", _figures(content)),
         ("Samples beside the nearest training pictures", pairs_section(content.pairs)),
         ("Samples by class", classes_section(content.classes)),
+        ("Samples", samples_section(content.samples)),
         ("Loss", _loss(content.lines)),
         ("Figures over training", _history(content)),
         ("Protocol", _protocol(content)),
-        ("How it was made", f"<pre><code>{escaped(content.command)}</code></pre>" if content.command else ""),
+        ("How it was made", f"<pre><code>{_words(content.command)}</code></pre>" if content.command else ""),
     ]
     body = "\n".join(f"<section>\n<h2>{title}</h2>\n{text}\n</section>" for title, text in sections if text)
     facts = {"Recipe": content.recipe, "Date": content.date, "Device": content.device, **content.facts}
@@ -121,11 +126,14 @@ def html(content: Report) -> str:
 
 
 def _figures(content: Report) -> str:
+    figures = content.figures
+    if not figures:
+        return "<p>Nothing was measured.</p>"
+    beside = any(f.real is not None for f in figures)
     rows = []
-    for f in content.figures:
-        ratio = number(f.samples / f.real) if f.real else ""
+    for f in figures:
         said = escaped(meaning(f, content.meanings))
-        cells = (number(f.samples, f.error), number(f.real, f.real_error), ratio)
+        cells = [number(f.samples, f.error), *([number(f.real, f.real_error), ratio(f)] if beside else [])]
         rows.append(
             f'<tr role="row"><th role="rowheader" scope="row">{escaped(f.name)}'
             + (f"<small>{said}</small>" if said else "")
@@ -133,19 +141,31 @@ def _figures(content: Report) -> str:
             + "".join(f'<td role="cell">{c or "–"}</td>' for c in cells)
             + "</tr>"
         )
-    if not rows:
-        return "<p>Nothing was measured.</p>"
-    heads = ("Figure", "Samples", "Real data", "Ratio")
+    heads = ("Figure", "Samples", *(("Real data", "Ratio") if beside else ()))
     # The roles say again what the elements say: a narrow page lays them out as other than a table.
     return (
-        "<p>Each figure of the samples beside the same figure of held-out real data; \u00b1 is a standard error, the "
-        "ratio that of samples to real data.</p>\n"
+        f"<p>{_about(figures, beside)}</p>\n"
         '<table class="figures" role="table"><thead role="rowgroup"><tr role="row">'
         + "".join(f'<th role="columnheader" scope="col">{h}</th>' for h in heads)
         + '</tr></thead>\n<tbody role="rowgroup">\n'
         + "\n".join(rows)
         + "\n</tbody></table>"
     )
+
+
+def _about(figures: Sequence[Figure], beside: bool) -> str:
+    """How the table is read, of what there is in it."""
+    said = []
+    if beside:
+        said.append("Each figure of the samples stands beside the same figure of held-out real data.")
+    if any(e is not None for f in figures for e in (f.error, f.real_error)):
+        said.append("\u00b1 is a standard error.")
+    if beside:
+        said.append("The ratio is that of samples to real data, where these are clearly above 0.")
+    names = features(figures)
+    if names:
+        said.append("By the names of what is compared, " + "; ".join(f"{k} is {v}" for k, v in names.items()) + ".")
+    return escaped(" ".join(said) or "Figures of the samples.")
 
 
 def _loss(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -214,7 +234,8 @@ def _history(content: Report) -> str:
         series = [Series("samples", points, [e.get("error") for e in entries])]
         if entries and real.get(name) is not None:
             series.append(Series("real data", [(entries[i]["seen"], real[name]) for i in (0, -1)]))
-        charts.append((name, chart(name, "samples seen", "figure", series)))
+        y = name if len(name) <= NAMED else "value"
+        charts.append((name, chart(name, "samples seen", y, series, log=is_distance(name))))
     drawn = _charts(charts)
     return f"<p>Of samples as training went on; bars are standard errors.</p>\n{drawn}" if drawn else ""
 
@@ -243,6 +264,11 @@ def _entries(values: Mapping[str, Any]) -> str:
     return "\n".join(['<table class="entries"><tbody>', *rows, "</tbody></table>"]) if rows else ""
 
 
+def _words(command: str) -> str:
+    """A command that goes on in the next line between words, and not after the hyphens of an option."""
+    return " ".join(f"<span>{escaped(w)}</span>" for w in command.split(" "))
+
+
 def _breakable(name: str) -> str:
     """A dotted name that may go on in the next line after each dot."""
     return escaped(name).replace(".", ".<wbr/>")
@@ -259,7 +285,16 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
                 yield name, str(inner["$type"]).rpartition(".")[2]
             yield from _flat({k: v for k, v in inner.items() if k != "$type"}, f"{name}.")
         else:
-            yield name, inner if isinstance(inner, str) else json.dumps(inner, default=str, ensure_ascii=False)
+            yield name, _shown(inner)
+
+
+def _shown(value: Any) -> str:
+    """A value as text: names without the marks of JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _numbers(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

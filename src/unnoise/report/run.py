@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unnoise.data import Images
 from unnoise.data.dataset import Column, Dataset
+from unnoise.errors import UserError
 from unnoise.evaluation import Evaluation
 from unnoise.log import read_lines
 from unnoise.model import Model
 from unnoise.report.page import Report, write
 from unnoise.report.pictures import Pairs
 from unnoise.samples import Samples
+from unnoise.spec import build
 from unnoise.trial import Trial
 
 DRAWN = 100
@@ -50,6 +54,7 @@ def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Tri
         UserError: where it cannot be written.
     """
     samples, codec = _drawn(model, data, trial), _codec(model)
+    classes = {} if samples is None else _classes(samples, codec, _names(model))
     content = Report(
         recipe=str(found.measured.get("name") or model.facts.get("name", "model")),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -57,7 +62,8 @@ def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Tri
         figures=found.figures,
         facts=_facts(found, data),
         pairs=None if samples is None else _pairs(samples, codec, data),
-        classes={} if samples is None else _classes(samples, codec),
+        classes=classes,
+        samples=None if samples is None or classes else codec.pictures(samples.raw),
         lines=read_lines(run / "metrics.jsonl"),
         history=[
             {"seen": at["seen"], "name": f.name, "value": f.samples, "error": f.error}
@@ -114,12 +120,29 @@ def _codec(model: Model) -> Any:
     return next((c for c in codecs if hasattr(c, "pictures")), None)
 
 
-def _classes(samples: Samples, codec: Any) -> dict[str, np.ndarray]:
+def _classes(samples: Samples, codec: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Pictures by class: by its number, which sampling asks for, and by its name where it has one."""
     label = samples.cond.get("label")
     if label is None:
         return {}
     pictures, classes = codec.pictures(samples.raw), label.cpu().numpy()
-    return {str(k): pictures[classes == k] for k in sorted(set(classes.tolist()))}
+    return {
+        f"{k}: {names[k]}" if 0 <= k < len(names) else str(k): pictures[classes == k]
+        for k in sorted(set(classes.tolist()))
+    }
+
+
+def _names(model: Model) -> Sequence[str]:
+    """What the data that the run began with call their classes; nothing where they do not say, or cannot be read."""
+    recipe = model.facts.get("recipe")
+    try:
+        source = build(recipe["data"]) if isinstance(recipe, Mapping) and "data" in recipe else None
+        if isinstance(source, Images):
+            return [*replace(source, memory=0).read()[0].classes]
+    except UserError:
+        return ()
+    names = getattr(source, "names", ())
+    return names if isinstance(names, list | tuple) else ()
 
 
 def _pairs(samples: Samples, codec: Any, data: Dataset) -> Pairs | None:

@@ -50,6 +50,7 @@ p { margin: 0 0 1rem; max-width: 44rem; color: var(--soft); }
 code { font: .875em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { margin: 0; padding: .8rem 1rem; background: var(--panel); border: 1px solid var(--rule); border-radius: 6px;
   white-space: pre-wrap; }
+pre span { display: inline-block; max-width: 100%; white-space: pre-wrap; vertical-align: top; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .875rem; color: var(--soft); }
 .facts { display: flex; flex-wrap: wrap; gap: .7rem 2rem; margin: 0; padding: .9rem 0; border: solid var(--rule);
@@ -74,7 +75,12 @@ img.small { image-rendering: pixelated; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); gap: 1.1rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; align-items: start; }
 .pair img { width: 100%; }
-.pairs figcaption { margin-top: .25rem; }
+.pairs.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 14.5rem), 1fr)); }
+.pairs figcaption { margin-top: .1rem; }
+.pair span { margin-top: .1rem; font-size: .75rem; line-height: 1.2; color: var(--soft); overflow: hidden; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 4rem), 1fr)); gap: 4px; }
+.samples.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 7rem), 1fr)); }
+.samples img { width: 100%; }
 .classes { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.1rem 2rem; }
 .classes.narrow { grid-template-columns: repeat(auto-fill, minmax(min(100%, 7rem), 1fr)); }
 .classes img { width: 100%; }
@@ -99,6 +105,7 @@ img.small { image-rendering: pixelated; }
 details { margin-top: .8rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .875rem; }
 @media (max-width: 40rem) {
+  .chart { font-size: 15px; }
   .figures, .figures thead, .figures tbody { display: block; }
   .figures tr { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr) 3.6rem;
     border-bottom: 1px solid var(--rule); }

@@ -4,45 +4,127 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from unnoise.metrics.figure import Figure
 
 MEANINGS: Mapping[str, str] = {
-    r"infinit": "The distance extrapolated to infinitely many samples, so that their number no longer matters.",
-    r"^fid|^fd|frechet": "Frechet distance between Normals fitted to features of samples and of real data. "
-    "Lower is better; few samples raise it.",
-    r"^kid": "Kernel distance of features (squared maximum mean discrepancy). Lower is better; an unbiased estimate, "
-    "so around 0 it can be negative.",
-    r"worst class": "The class that the judge reads least often as asked.",
+    r"accuracy score.*worst class": "The same share in the class where it is lowest.",
+    r"accuracy score|\bcas\b": "Share of held-out real items read right by a classifier that learned from samples "
+    "alone; beside it, by one that learned from as many real items. What samples lack it does not learn.",
+    r"worst class": "The same share in the class that the judge reads least often as asked.",
+    r"^all read as asked": "Share of samples of which a judge, trained on real data, reads every attribute as asked.",
     r"read as asked|agreement": "Share of samples that a judge, trained on real data, reads as what was asked for.",
-    r"accuracy score|\bcas\b": "Share of real test items read right by a network that was trained on samples alone.",
-    r"precision": "Share of samples that lie where real data lie. Higher is better: it falls with implausible samples.",
-    r"recall": "Share of real items that lie where samples lie. Higher is better: it falls with missing variety.",
-    r"density": "How many real neighbourhoods a sample lies in, on average; real data have about 1.",
-    r"coverage": "Share of real items with a sample in their neighbourhood. Higher is better.",
-    r"nearest neighbour.*accura|1-nna": "How often nearest neighbours tell samples from real data: 0.5 is not at all.",
-    r"nearest|memori": "How near samples come to training items. Far below real data is copying, above is straying.",
+    r"infinit": "The distance extrapolated to infinitely many samples, so that their number no longer matters; "
+    "around 0 it can be negative.",
+    r"to half of the real": "Frechet distance between Normals fitted to features of samples and of random halves of "
+    "the real data; beside it, between two halves. Lower is better.",
+    r"\bfid\b|\bfd\b|frechet": "Frechet distance between Normals fitted to features of samples and of real data. "
+    "Lower is better; few samples raise it.",
+    r"\bkid\b": "Kernel distance of features (squared maximum mean discrepancy). Lower is better; an unbiased "
+    "estimate, so around 0 it can be negative.",
+    r"nearest neighbour.*accura|1-nn": "How often nearest neighbours tell samples from real data: 0.5 is not at all.",
+    r"minimum matching": "Mean distance of held-out items to the sample nearest to each. Lower is better.",
+    r"\bprecision\b": "Share of samples that lie where real data lie. Higher is better: it falls with implausible "
+    "samples.",
+    r"\brecall\b": "Share of real items that lie where samples lie. Higher is better: it falls with missing variety.",
+    r"\bdensity\b": "How many real neighbourhoods a sample lies in, on average; real data have about 1.",
+    r"coverage, ": "Share of held-out items that are nearest to some sample. Higher is better.",
+    r"\bcoverage\b": "Share of real items with a sample in their neighbourhood. Higher is better.",
+    r"\bnearer than": "Share of samples so near to a training item as only the nearest few of held-out items are. "
+    "Well above real data is copying.",
+    r"\bnearest\b|memori": "How near samples come to training items: the median distance, of pictures reduced to at "
+    "most 16 pixels a side. Far below real data is copying, above is straying.",
+    r"bits per .*independent": "Code length of elements that do not know of each other: what a model has to beat.",
     r"bits per": "Code length that the model needs for held-out data. Lower is better.",
+    r"read by the .*gram": "Bits per token that counts of neighbouring tokens need for samples: far below real text is "
+    "trite, above is garbled.",
+    r"gram of the training": "Bits per token that counts of neighbouring tokens need for held-out text: what a model "
+    "has to beat.",
+    r"autoregressive": "Bits per token that the same network, trained to guess each next token, needs for held-out "
+    "text.",
+    r"psnr .*(\bmeans\b|upsampling)": "Peak signal-to-noise ratio of a way that learns nothing: what a model has to "
+    "beat.",
     r"psnr": "Peak signal-to-noise ratio. Higher is better.",
-    r"drift": "How far the mean of a channel is off. 0 is best.",
-    r"stab": "Share whose bonds add up to allowed valences. Higher is better.",
-    r"valid": "Share that is chemically valid. Higher is better.",
-    r"unique": "Share of different ones among the valid. Higher is better.",
+    r"\bdrift\b": "How far the mean of a channel is off. 0 is best.",
+    r"area mean": "How far enlarged pictures, made small again, are from the small ones. 0 is best.",
+    r"bond lengths": "Distance between the lengths of these bonds and those in training molecules, in angstrom. "
+    "Lower is better.",
+    r"\bstab": "Share whose bonds add up to allowed valences. Higher is better.",
+    r"\bunique\b": "Share of different ones among the valid. Higher is better.",
+    r"\bnew\b": "Share of the valid that are no training item.",
+    r"\bvalid": "Share that is chemically valid. Higher is better.",
 }
 """What a figure means, by a pattern that its name contains; the first that fits."""
 
+FEATURES: Mapping[str, str] = {
+    r"judge": "the last layer of the judge, a classifier that learned from the real data",
+    r"means(\d+)": "mean colours in {0} x {0} cells, which tell composition and nothing of what is shown",
+    r"(\d+)": "{0} features of the Inception network",
+}
+"""What a figure compares, by what its name ends in: see `features`."""
+
+COMPARED = re.compile(r"\b(?:fd|kid|precision|recall|density|coverage)-([A-Za-z0-9_]+)|\b(fid)\b", re.IGNORECASE)
+AT_COST = re.compile(r"^(teacher, )?([\d,]+) evaluations?: ")
+OF_ALL = re.compile(r"^f.*\bof ([\d,]+)$")
+
 
 def meaning(figure: Figure, own: Mapping[str, str] | None = None) -> str:
-    """A sentence on what a figure means: one's own by its name, or else the first of `MEANINGS` that fits."""
+    """A sentence on what a figure means: one's own by its name, or else the first of `MEANINGS` that fits.
+
+    What stands before and after the measure's own name is told in sentences of its own: of how many evaluations of the
+    network the samples are, and of how many samples the distance.
+    """
     if own and figure.name in own:
         return own[figure.name]
-    for pattern, sentence in MEANINGS.items():
-        if re.search(pattern, figure.name, re.IGNORECASE):
-            return sentence
-    return "" if figure.real is None else "Measured alike on samples and on held-out real data: the nearer, the better."
+    cost, name = AT_COST.match(figure.name), AT_COST.sub("", figure.name)
+    known = next((v for k, v in MEANINGS.items() if re.search(k, name, re.IGNORECASE)), "")
+    if not known and figure.real is not None:
+        known = "Measured alike on samples and on held-out real data: the nearer, the better."
+    said = [known] if known else []
+    if found := OF_ALL.match(name):
+        said.append(f"Of all {found[1]} samples: real data are fewer, so that none stand beside.")
+    if cost:
+        count = f"{cost[2]} evaluation{'' if cost[2] == '1' else 's'} of the network"
+        said.append(f"{'Samples of the teacher' if cost[1] else 'Samples'} at {count} each.")
+    return " ".join(said)
+
+
+def is_distance(name: str) -> bool:
+    """Whether a figure goes by orders of magnitude as training goes on; shares do not."""
+    return bool(re.search(r"\b(fid|fd|kid)\b|distance", name, re.IGNORECASE))
+
+
+def features(figures: Sequence[Figure]) -> dict[str, str]:
+    """What the figures compare, by what their names end in, in the order of the table; only what is known."""
+    out: dict[str, str] = {}
+    for f in figures:
+        for ending, fid in COMPARED.findall(f.name):
+            name = fid or ending
+            for pattern, said in FEATURES.items():
+                if found := re.fullmatch(pattern, "2048" if fid else name):
+                    groups = (f"{int(g):,}" for g in found.groups())
+                    out.setdefault(name, said.format(*groups))
+                    break
+    return out
+
+
+def ratio(figure: Figure) -> str:
+    """Samples to real data, in as many digits as the errors of both allow; "" where real data are not clearly above 0.
+
+    A distance that is estimated without bias is around 0 for real data: to divide by it says nothing.
+    """
+    a, b = figure.samples, figure.real
+    if b is None or not (math.isfinite(a) and math.isfinite(b)) or b <= 2 * (figure.real_error or 0.0):
+        return ""
+    value = a / b
+    error = math.hypot((figure.error or 0.0) / b, value * (figure.real_error or 0.0) / b)
+    if not 0 < error < math.inf or not 1e-3 <= abs(value) < 1e6:
+        return number(value)
+    digits = min(4, max(0, -math.floor(math.log10(error))))
+    return f"{value:,.{digits}f}".replace("-", "\u2212")
 
 
 def number(value: float | None, error: float | None = None) -> str:
@@ -71,11 +153,12 @@ def finite(value: Any) -> bool:
 
 
 def short(value: float) -> str:
-    """A number in few characters: 54400 is 54.4k, 0.00025 is 0.00025, 1e-7 is 1e-07."""
+    """A number in few characters: 54400 is 54.4k, 0.00025 is 0.00025, 1e-7 is 1e-7."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if unit <= abs(value) < 1e3 * unit:
             return f"{value / unit:.4g}{name}".replace("-", "\u2212")
-    return f"{0.0 if abs(value) < 1e-300 else value:.4g}".replace("-", "\u2212")
+    text = re.sub(r"e([+-])0", r"e\1", f"{0.0 if abs(value) < 1e-300 else value:.4g}")
+    return text.replace("e+", "e").replace("-", "\u2212")
 
 
 def escaped(value: Any) -> str:
