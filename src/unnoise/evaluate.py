@@ -197,11 +197,20 @@ def mapped(reader: Reader, column: Any, trial: Trial) -> dict[str, Tensor]:
     return {k: trial.run.gather(v, n) for k, v in own.items()}
 
 
+def require_enough(n: int, data: Dataset, halves: bool = False) -> None:
+    """Refuse fewer samples than figures are made of, before any are drawn; Raises UserError."""
+    half = (len(data) + len(data.held_out["x"])) // 2
+    if halves and n < half:
+        raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {n}")
+    if n < LEAST:
+        raise UserError(f"{n} samples: to compare distributions takes at least {LEAST}")
+
+
 def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, neighbours: bool = True) -> list[Figure]:
     """Samples and held-out data, as many of each, compared with training data in one set of features.
 
     Args:
-        own: repeats of features [N, D].
+        own: repeats of features [N, D]; see `require_enough`.
         real: real data in the same features.
         name: of the features, which figures carry.
         trial: where warnings go.
@@ -210,16 +219,12 @@ def compared(own: Sequence[Tensor], real: Reference, name: str, trial: Trial, ne
     Returns:
         Figures: the Frechet distance at as many samples as there are held-out items, at all samples where there are
         more, and as of infinitely many; the kernel distance; precision, recall, density, coverage. They are called
-        fd-1280, kid-1280, precision-1280 after their features; fd of the 2,048 of the published network is fid.
-
-    Raises:
-        UserError: for too few samples. Too few held-out items leave out what is said of real data.
+        fd-1280, kid-1280, precision-1280 after their features; fd of the 2,048 of the published network is fid. Of
+        fewer than `LEAST` held-out items nothing is said.
     """
     n, width = len(own[0]), own[0].shape[1]
     beside = len(real.held_out) >= LEAST  # or nothing is said of real data
     m, fd = min(n, len(real.held_out)) if beside else n, "fid" if name == "2048" else f"fd-{name}"
-    if n < LEAST:
-        raise UserError(f"{n} samples: to compare distributions takes at least {LEAST}")
     if not beside:
         trial.say(f"{len(real.held_out)} held-out items are too few to stand beside samples: {LEAST} would do")
     if warning := too_few(m, width):
@@ -339,8 +344,9 @@ def judged(
         judge's features and of `memorised`.
 
     Raises:
-        UserError: for too few samples or held-out items.
+        UserError: for too few samples.
     """
+    require_enough(len(sets[0][0]), data, halves)
     trial = trial or Trial(len(sets[0][0]), len(sets))
     held_out, asked = loaded(data.held_out["x"]), loaded(data.held_out[label])
     right = [trial.map(reader.read, x) == c for x, c in sets]
@@ -361,8 +367,6 @@ def judged(
 def _halves(own: Sequence[Tensor], data: Dataset, reader: Any, trial: Trial) -> Figure:
     real = torch.cat([mapped(reader, part["x"], trial)["judge"] for part in (data.train, data.held_out)])
     half = len(real) // 2
-    if len(own[0]) < half:
-        raise UserError(f"the distance to half of the real data needs -n of at least {half}, got {len(own[0])}")
     between = halves_distance(real, SPLITS)
     values = [half_distance(x[:half], real, SPLITS) for x in own]
     return figure("Frechet distance to half of the real data", values, between.mean, real_error=between.standard_error)

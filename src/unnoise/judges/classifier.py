@@ -18,7 +18,7 @@ from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset
 from unnoise.data.stream import batches
 from unnoise.errors import UserError
-from unnoise.evaluate import RULES, SPLITS, judged
+from unnoise.evaluate import RULES, SPLITS, judged, require_enough
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
@@ -137,6 +137,7 @@ class Classifier:
             UserError: for a model that is not conditioned on the label, and too few samples.
         """
         require_told(model, [self.label])
+        require_enough(trial.n, data, self.halves)
         reader = self.reader(data, trial)
         drawn = [trial.samples(model, i, like=data.train) for i in range(trial.repeats)]
         return self.judged([(x.raw, x.cond[self.label]) for x in drawn], data, reader, trial)

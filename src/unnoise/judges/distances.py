@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
-from unnoise.evaluate import RULES, Reader, compared, mapped, memorised, references
+from unnoise.evaluate import RULES, Reader, compared, mapped, memorised, references, require_enough
 from unnoise.judges.inception import Inception
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
@@ -95,6 +95,7 @@ class Distances:
 
     def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
         """The figures; Raises UserError for too few samples, and as `features.load` does."""
+        require_enough(trial.n, data)
         reader = self.features.load(trial.run.device)
         for name, value in reader.key.items():
             trial.rests_on(name, str(value))

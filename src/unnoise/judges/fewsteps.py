@@ -8,6 +8,7 @@ from typing import Any
 
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
+from unnoise.evaluate import require_enough
 from unnoise.judges.classifier import Classifier, require_told
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
@@ -50,6 +51,7 @@ class FewSteps:
         if self.component not in model.more:
             raise UserError(f"the run has no component {self.component!r} to compare with, only {sorted(model.more)}")
         require_told(model, [self.judge.label])
+        require_enough(trial.n, data, self.judge.halves)
         reader, figures = self.judge.reader(data, trial), list[Figure]()
         asked = trial.settings.get("steps")
         settings = [{**trial.settings, "steps": k} for k in (self.steps if asked is None else (asked,))]

@@ -101,9 +101,10 @@ class Inception:
         net = inception.Inception(self.dims)
         for name, wanted in net.state_dict().items():
             if name not in state:
+                less = f"dims={PART_DIMS} needs less, and " if self.dims > PART_DIMS else ""
                 raise UserError(
-                    f"{path} has no {name!r}, which {self.dims} features need: dims={PART_DIMS} needs less, "
-                    "and without path the whole network is downloaded"
+                    f"{path} has no {name!r}, which {self.dims} features need: "
+                    f"{less}without path the whole network is downloaded"
                 )
             if state[name].shape != wanted.shape:
                 raise UserError(
