@@ -526,14 +526,17 @@ def test_evaluation_states_its_protocol(cli: Callable[..., Result], tmp_path: Pa
     assert done.code == 0, done
     assert "read as asked" in done.out and " +- " in done.out and "ratio" in done.out
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    protocol = result["protocol"]
-    assert (protocol["samples"], protocol["repeats"], protocol["seed"]) == (900, 2, 77)
-    assert protocol["weights"] == 0.05 and protocol["seen"] == 1920
-    assert protocol["sampling"]["steps"] == 1 and protocol["judge"]["samples"] == 512
-    assert {f["name"] for f in result["figures"]} >= {"read as asked", "recall"}
-    for figure in result["figures"]:
-        assert figure["error"] is not None and figure["error"] >= 0 and figure["real"] is not None
-    assert any(figure["error"] > 0 for figure in result["figures"])
+    protocol, measured = result["protocol"], result["measured"]
+    assert (protocol["samples"], measured["repeats"], measured["seed"]) == (900, 2, 77)
+    assert measured["weights"] == 0.05 and measured["seen"] == 1920
+    assert measured["sampling"]["steps"] == 1 and protocol["judge"]["samples"] == 512
+    figures = {f["name"]: f for f in result["figures"]}
+    assert figures.keys() >= {"read as asked", "recall-judge", "fd-judge of 900"}
+    for name, figure in figures.items():
+        assert figure["error"] is not None and figure["error"] >= 0, name
+        assert (figure["real"] is None) == (name == "fd-judge of 900"), name
+    assert any(figure["error"] > 0 for figure in figures.values())
+    assert re.search(rf"^protocol {result['protocol_hash']}; ", done.out, re.MULTILINE)
 
     refused(cli("evaluate", "run", "-n", 10), "needs -n of at least 898, got 10")
     refused(cli("evaluate", "run", "-n", 0), "-n must be at least 1, got 0")

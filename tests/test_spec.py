@@ -29,7 +29,7 @@ from unnoise.core.space import ZeroCoM
 from unnoise.core.weight import EdmWeight, MinSnr
 from unnoise.data import Arrays, Text
 from unnoise.errors import UserError
-from unnoise.judges import Classifier
+from unnoise.judges import Classifier, Means
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
 from unnoise.nets import MLP, ConvClassifier, UNet
@@ -41,9 +41,10 @@ from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build, SpecError, build, describe
 
 PACKAGES = ("sample", "core", "optim", "modality", "data", "judges", "recipe")
-# Values that carry what is not a value: functions, other denoisers, tensors, trained networks, loaded data.
+# What carries more than a value: functions, other denoisers, tensors, trained networks, loaded data, files found.
 HELD = {"Cfg", "Interval", "TrainedClassifier", "Dataset", "Rng", "Step", "Normal", "Mixture", "Empirical"}
-HELD |= {"Known", "TrainedAttributes", "Trial"}
+HELD |= {"Known", "TrainedAttributes", "Trial", "Extractor", "View", "Pictures", "Survey", "Found", "Listed"}
+HELD |= {"Header", "Held", "OnDisk", "InTar", "InZip", "InTable"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "Table": {"betas": (0.1, 0.2, 0.3)},
     "TableIndex": {"table": Table((0.1, 0.2))},
@@ -77,6 +78,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "SuperResolution": {"reader": Classifier(Image(shape=(1, 8, 8)), classes=10)},
     "Recordings": {"path": "x", "length": 100, "rate": 8000},
     "Arrays": {"path": "x.npz", "held_out": 0.25},
+    "Images": {"path": "x", "size": (8, 6)},
+    "Form": {"shape": (3, 8, 6)},
+    "Remote": {"urls": ("https://a.org/b.gz",), "sha256": "0" * 64, "size": 7},
+    "Distances": {"features": Means(3)},
     "Classifier": {"codec": Image(shape=(1, 8, 8)), "classes": 10},
     "InverseSqrt": {"warmup": 5, "reference": 7},
     "Phase": {"objective": Denoising(), "modules": ("model", "critic"), "optim": AdamW(lr=0.5), "every": 3},

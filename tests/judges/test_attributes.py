@@ -13,7 +13,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
 from unnoise.judges import Attributes
 from unnoise.judges.attributes import AttributeClassification, heads
-from unnoise.judges.classifier import share
+from unnoise.metrics import share
 from unnoise.modality import Image, Labels
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
@@ -106,8 +106,10 @@ def test_all_is_no_more_than_the_least() -> None:
 
 
 def test_a_share_has_the_error_of_counting() -> None:
-    assert share(torch.tensor([True] * 30 + [False] * 10)) == (0.75, pytest.approx((0.75 * 0.25 / 40) ** 0.5))
-    assert share(torch.ones(5, dtype=torch.bool)) == (1.0, 0.0)
+    """As of two more of either kind: a share of 1 out of five is not known exactly."""
+    p, q = 32 / 44, 7 / 9
+    assert share(torch.tensor([True] * 30 + [False] * 10)) == (0.75, pytest.approx((p * (1 - p) / 40) ** 0.5))
+    assert share(torch.ones(5, dtype=torch.bool)) == (1.0, pytest.approx((q * (1 - q) / 5) ** 0.5))
 
 
 def test_it_is_a_judge_and_a_value() -> None:

@@ -20,7 +20,7 @@ from unnoise.trial import Judge, Trial
 
 CODEC = Image((1, 8, 8), 0, 16)
 N = 600
-JUDGE = ClassificationAccuracy(Classifier(CODEC, 10, width=8, samples=6_400, batch=32, lr=1e-2), count=N)
+JUDGE = ClassificationAccuracy(Classifier(CODEC, 10, width=8, samples=6_400, batch=32, lr=1e-2), count=N, least=20)
 NAMES = ["classification accuracy score", "classification accuracy score, worst class"]
 
 
@@ -79,7 +79,17 @@ def test_the_real_row_learns_from_as_many_items(data: Dataset) -> None:
     judge = replace(JUDGE, classifier=replace(JUDGE.classifier, samples=2_400))
     few, many = (judge(model, data, Trial(n, say=said.append)) for n in (20, 2000))  # type: ignore[arg-type]
     assert few[0].real is not None and many[0].real is not None and few[0].real < many[0].real - 0.05
-    assert "training a classifier on 20 real items" in said and "training a classifier on 1438 real items" in said
+    assert "training a classifier on 20 samples" in said and "training a classifier on 2,000 samples" in said
+    of_real = [line.partition(":")[0] for line in said if "same classifier" in line]
+    assert of_real == [f"the same classifier of {n} real items" for n in ("20", "1,438")]
+
+
+def test_of_too_few_samples_nothing_is_learned(data: Dataset) -> None:
+    """As many as other judges are content with: what is left out is said, and nothing is trained for it."""
+    said: list[str] = []
+    model = Drawer(data.train["x"], data.train["label"])
+    assert JUDGE(model, data, Trial(19, say=said.append)) == []  # type: ignore[arg-type]
+    assert said == ["19 samples: the classification accuracy score is of 20 at least (-n)"]
 
 
 def test_it_is_a_judge_and_a_value() -> None:
@@ -99,4 +109,6 @@ def test_the_recipe_is_small_and_judged_by_it() -> None:
     recipe = recipes.load("mnist")[0]
     assert sum(p.numel() for p in recipe.components()["model"].parameters()) <= 2_000_000
     reader, cas = recipe.judge.judges  # type: ignore[union-attr]
-    assert cas.classifier == reader and recipe.judge.count == 50_000  # type: ignore[union-attr]
+    assert cas.classifier == replace(reader, width=32, samples=500_000, batch=128)
+    # A plain `evaluate` is for two cores: as many samples as the reader takes, of which nothing is learned.
+    assert recipe.judge.count == reader.count == cas.count < cas.least  # type: ignore[union-attr]

@@ -1,23 +1,31 @@
 """The judge: a classifier trained by our own trainer."""
 
+import json
+import os
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
+from unnoise import cache, recipes
 from unnoise.core.rng import Rng
-from unnoise.data import Digits
+from unnoise.data import Digits, Mnist
 from unnoise.errors import UserError
-from unnoise.judges import Classifier
-from unnoise.judges.classifier import Classification, shifted
+from unnoise.evaluate import references
+from unnoise.judges import Classifier, Several
+from unnoise.judges.classifier import WEIGHTS, Classification, shifted
 from unnoise.modality import Image, Labels
 from unnoise.nets import ConvClassifier
+from unnoise.runtime import Runtime
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 from unnoise.trial import Judge, Trial
 
 CODEC = Image((1, 8, 8), 0, 16)
+real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 
 
 def test_the_judge_reads_held_out_digits(judge: Any) -> None:
@@ -107,21 +115,61 @@ class Drawer:
 
 
 def test_samples_are_compared_with_a_part_and_the_judge_learns_from_all() -> None:
-    data = Digits().load()
+    """Pairs are of at most `compared` items; what is read as asked is said of all held-out data."""
+    data, said = Digits().load(), list[str]()
     judge = Classifier(CODEC, 10, width=8, samples=3_200, batch=32, lr=1e-2, compared=100)
-    part = judge.part(data)
-    assert len(part) == len(part.held_out["x"]) == 100
-    assert torch.equal(part.train["x"][50], data.train["x"][719])
-    said: list[str] = []
-    figures = {f.name: f for f in judge(Drawer(), data, Trial(100, say=said.append))}  # type: ignore[arg-type]
+    trial = Trial(120, say=said.append)
+    figures = {f.name: f for f in judge(Drawer(), data, trial)}  # type: ignore[arg-type]
     reader = judge.train(data.train, torch.device("cpu"))
-    right = (reader.read(part.held_out["x"]) == part.held_out["label"]).double().mean()
+    right = (reader.read(data.held_out["x"]) == data.held_out["label"]).double().mean()
     assert figures["read as asked"].real == pytest.approx(float(right)) and float(right) > 0.5
-    assert figures["recall"].samples > 0.8 and said[0] == "training the judge on real data"
-    with pytest.raises(UserError, match="needs -n of at least 100, got 99"):
-        judge(Drawer(), data, Trial(99))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="needs -n of at least 898, got 100"):
-        replace(judge, compared=None)(Drawer(), data, Trial(100))  # type: ignore[arg-type]
+    assert trial.ruler["judge"] == [reader.digest]
+    real = references(reader, data, 100, trial)["judge"]
+    assert len(real.train) == len(real.held_out) == 100 and real.moments.count == len(data)
+    # Drawn of held-out data, 120 of which 100 stand beside the 100 that are kept.
+    assert figures["recall-judge"].samples > 0.8 and figures["fd-judge"].real is not None
+    assert figures["fd-judge of 120"].real is None
+    assert said[0] == "the judge: its weights are read, or trained on real data"
+    with pytest.raises(UserError, match="needs -n of at least 898, got 120"):
+        replace(judge, halves=True)(Drawer(), data, Trial(120))  # type: ignore[arg-type]
+
+
+# The judge that comes with the package --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Classifier:
+    """The judge of the recipe mnist."""
+    several = recipes.load("mnist")[0].judge
+    assert isinstance(several, Several) and isinstance(several.judges[0], Classifier)
+    return several.judges[0]
+
+
+@real
+def test_the_judge_of_mnist_is_not_trained_again(shipped: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are the package's, and read what they should: 99.45 % of all test digits, of which every fourth."""
+    data = Mnist().load()
+
+    def no(*arguments: Any) -> None:
+        raise AssertionError("the judge is trained again")
+
+    monkeypatch.setattr("unnoise.judges.classifier.taught", no)
+    reader = shipped.reader(data, trial := Trial(1))
+    assert trial.ruler == {"judge": [reader.digest]}
+    right = reader.read(data.held_out["x"][::4]) == data.held_out["label"][::4]
+    assert float(right.double().mean()) >= 0.993
+    with pytest.raises(AssertionError, match="trained again"):  # of other data there are none
+        shipped.train_once({k: v[1:] for k, v in data.train.items()}, Runtime())
+
+
+def test_its_file_says_what_it_is_made_of_and_is_small(shipped: Classifier) -> None:
+    (file,) = WEIGHTS.iterdir()
+    assert file.stat().st_size <= 1 << 20
+    with safe_open(file, "pt") as f:
+        key = json.loads(f.metadata()[cache.KEY])
+    assert key["recipe"] == json.loads(cache.canonical(describe(shipped.recipe(None)))) and key["seed"] == shipped.seed
+    assert re.fullmatch("[0-9a-f]{64}", key["data"])
+    assert file.name == cache.name_of("classifier", key)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

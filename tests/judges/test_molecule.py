@@ -145,7 +145,7 @@ def test_pitfall_35_the_protocol_names_the_rules(run: Path, few: Qm7, cli: Calla
     record = json.loads((run / "evaluation.json").read_text())
     protocol = record["protocol"]
     assert (protocol["rules"], protocol["rdkit"]) == (VERSION, rdBase.rdkitVersion)
-    assert (protocol["samples"], protocol["repeats"], protocol["seed"]) == (12, 2, 5)
+    assert (protocol["samples"], record["measured"]["repeats"], record["measured"]["seed"]) == (12, 2, 5)
     figures = {f["name"]: f for f in record["figures"]}
     assert figures["stable atoms"]["real"] > 0.99 and figures["stable atoms"]["error"] is not None
     again = Stability()(Model.load(run), few.load(), Trial(12, 2, 5))
