@@ -39,6 +39,13 @@ SETTINGS = {
     "b64 block": ["model.net.resample=block"],
 }
 
+RATIOS = {
+    "fd": "Frechet distance to half of the real data",
+    "recall": "recall-judge",
+    "near": "nearest training item",
+}
+"""Figures of which the ratio to real data is kept, by what they are called in the results."""
+
 
 def measure(job: tuple[str, str]) -> list[dict[str, Any]]:
     name, device_name = job
@@ -58,9 +65,10 @@ def measure(job: tuple[str, str]) -> list[dict[str, Any]]:
         with state.averaged(width):
             for guidance in (1.0, 1.15, 1.3):
                 sets = [model.sample(1000, guidance=guidance, seed=1000 * k) for k in (1, 2)]
-                figures = judged([(s.raw, s.cond["label"]) for s in sets], data, judge)
-                read, worst, *compared = figures
-                ratios = {k: f.samples / (f.real or 1) for k, f in zip(("fd", "recall", "near"), compared, strict=True)}
+                found = judged([(s.raw, s.cond["label"]) for s in sets], data, judge, halves=True)
+                figures = {f.name: f for f in found}
+                ratios = {k: figures[f].samples / (figures[f].real or 1) for k, f in RATIOS.items()}
+                read, worst = figures["read as asked"], figures["worst class"]
                 line = {"name": name, "width": width, "g": guidance, "read": read.samples, "worst": worst.samples}
                 lines.append({**line, **ratios, "judge": read.real})
     return lines
