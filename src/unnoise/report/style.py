@@ -60,7 +60,7 @@ figcaption { font-size: .875rem; color: var(--soft); }
 table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
 th { font-weight: 600; text-align: left; }
 th, td { padding: .5rem .9rem .5rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
-thead th { font-size: .8rem; color: var(--soft); }
+thead th { font-size: .8rem; color: var(--soft); white-space: nowrap; }
 td, thead th:not(:first-child) { text-align: right; }
 .figures { width: 100%; }
 .figures td { white-space: nowrap; }

@@ -62,7 +62,8 @@ MEANINGS: Mapping[str, str] = {
 FEATURES: Mapping[str, str] = {
     r"judge": "the last layer of the judge, a classifier that learned from the real data",
     r"means(\d+)": "mean colours in {0} x {0} cells, which tell composition and nothing of what is shown",
-    r"(\d+)": "{0} features of the Inception network",
+    r"\d+": "that many features of the Inception network",
+    r"fid": "2,048 features of the Inception network",
 }
 """What a figure compares, by what its name ends in: see `features`."""
 
@@ -101,12 +102,10 @@ def features(figures: Sequence[Figure]) -> dict[str, str]:
     """What the figures compare, by what their names end in, in the order of the table; only what is known."""
     out: dict[str, str] = {}
     for f in figures:
-        for ending, fid in COMPARED.findall(f.name):
-            name = fid or ending
+        for name in ("".join(groups) for groups in COMPARED.findall(f.name)):
             for pattern, said in FEATURES.items():
-                if found := re.fullmatch(pattern, "2048" if fid else name):
-                    groups = (f"{int(g):,}" for g in found.groups())
-                    out.setdefault(name, said.format(*groups))
+                if found := re.fullmatch(pattern, name):
+                    out.setdefault("a number" if name.isdecimal() else name, said.format(*found.groups()))
                     break
     return out
 
@@ -121,7 +120,9 @@ def ratio(figure: Figure) -> str:
         return ""
     value = a / b
     error = math.hypot((figure.error or 0.0) / b, value * (figure.real_error or 0.0) / b)
-    if not 0 < error < math.inf or not 1e-3 <= abs(value) < 1e6:
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return re.sub(r"e([+-])0", r"e\1", f"{value:.0e}").replace("e+", "e").replace("-", "\u2212")
+    if not 0 < error < math.inf:
         return number(value)
     digits = min(4, max(0, -math.floor(math.log10(error))))
     return f"{value:,.{digits}f}".replace("-", "\u2212")
@@ -143,7 +144,7 @@ def number(value: float | None, error: float | None = None) -> str:
     else:
         last = math.floor(math.log10(error)) - 1 if has_error and error else math.floor(math.log10(size or 1)) - 3
         digits = min(8, max(0, -last))
-        shown = f"{value:,.{digits}f}" + (f" \u00b1 {error:,.{digits}f}" if has_error else "")
+        shown = f"{round(value, digits) + 0.0:,.{digits}f}" + (f" \u00b1 {error:,.{digits}f}" if has_error else "")
     return shown.replace("-", "\u2212")
 
 
