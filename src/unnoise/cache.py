@@ -53,7 +53,7 @@ def tensors(
             pass
     made = {k: run.first(v) for k, v in make().items()}
     if run.is_main:
-        with contextlib.suppress(CheckpointError):  # a full disk costs time only
+        with contextlib.suppress(CheckpointError, OSError):  # a full disk costs time only
             save_tensors(made, path, {KEY: canonical(key)})
     return made
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise.data.dataset import Columns, Dataset, permutation
+from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure
 from unnoise.runtime import Runtime
 from unnoise.samples import Samples
@@ -53,7 +54,10 @@ class Trial:
             like: samples are asked for as these real items are, in a random order: every class as often, and what
                 depends on each other together. Uniform classes alone would be a distance to real data. None: as
                 `Model.conditions` says.
-            settings: in the place of the trial's: steps, guidance, ..; a condition is a sequence of n.
+            settings: in the place of the trial's: steps, guidance, ..; a condition is one for all, or a tensor of n.
+
+        Raises:
+            UserError: for a condition of another number of rows.
         """
         seed, chosen = self.seed + repeat * self.n, {**self.settings, **settings}
         if like is not None:
@@ -61,20 +65,26 @@ class Trial:
             rows = order[torch.arange(repeat * self.n, (repeat + 1) * self.n) % len(order)]
             chosen |= {k: like[k][rows] for k in getattr(model.conditioner, "classes", {}) if k in like}
 
+        chosen = {k: torch.as_tensor(v) if isinstance(v, list | tuple) else v for k, v in chosen.items()}
+        for k, v in chosen.items():
+            if isinstance(v, Tensor) and v.ndim and len(v) != self.n:
+                raise UserError(f"condition {k!r} has {len(v)} rows for {self.n} samples")
+
         def draw() -> Samples:
             self.say(f"sampling {self.n:,} from seed {seed}")
-            rows = self.run.share(self.n)
-            starts = range(rows.start, max(rows.stop, rows.start + 1), CHUNK)
+            share = self.run.share(self.n)
+            count = share.stop - share.start
+            rows = share if count else slice(0, 1)  # whoever has none draws one, for its shape
             quiet = None if self.run.is_main else True
-            with tqdm(total=len(range(self.n)[rows]), desc="sampling", unit="", leave=False, disable=quiet) as bar:
+            with tqdm(total=count, desc="sampling", unit="", leave=False, disable=quiet) as bar:
                 parts = []
-                for start in starts:
+                for start in range(rows.start, rows.stop, CHUNK):
                     some = slice(start, min(start + CHUNK, rows.stop))
                     own = {k: v[some] if isinstance(v, Tensor) and v.ndim else v for k, v in chosen.items()}
                     parts.append(model.sample(some.stop - some.start, seed=seed + start, **own))
                     bar.update(some.stop - some.start)
-            raw = self.run.gather(torch.cat([p.raw for p in parts]), self.n)
-            cond = {k: self.run.gather(torch.cat([p.cond[k] for p in parts]), self.n) for k in parts[0].cond}
+            raw = self.run.gather(torch.cat([p.raw for p in parts])[:count], self.n)
+            cond = {k: self.run.gather(torch.cat([p.cond[k] for p in parts])[:count], self.n) for k in parts[0].cond}
             return Samples(raw, torch.arange(seed, seed + self.n), cond, parts[0].codec)
 
         # A tensor's text leaves numbers out.

@@ -151,11 +151,11 @@ class Classifier:
     def reader(self, data: Dataset, trial: Trial) -> TrainedClassifier:
         """The judge, of all training data, once in a trial; its weights are noted as what the figures rest on."""
 
-        def make() -> TrainedClassifier:
+        def make() -> tuple[TrainedClassifier, Columns]:
             trial.say("the judge: its weights are read, or trained on real data")
-            return self.train_once(data.train, trial.run)
+            return self.train_once(data.train, trial.run), data.train  # kept, so that no other data get its id
 
-        reader = trial.once((self, "reader", id(data.train)), make)
+        reader, _ = trial.once((self, "reader", id(data.train)), make)
         trial.rests_on("judge", reader.digest)
         return reader
 
