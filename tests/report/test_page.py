@@ -194,7 +194,7 @@ def test_what_surrounds_a_name_is_told_too() -> None:
     told = features([Figure(n, 1.0) for n in names])
     assert list(told) == ["fid", "a number", "means8", "judge"]
     assert told["fid"].startswith("2,048 features") and told["means8"].startswith("mean colours in 8 x 8")
-    assert "a number is that many features of the Inception network" in said(
+    assert "a number, so many features of the Inception network" in said(
         page(replace(PLAIN, figures=[Figure("fd-1280", 1.0)]))
     )
 

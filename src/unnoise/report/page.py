@@ -164,7 +164,7 @@ def _about(figures: Sequence[Figure], beside: bool) -> str:
         said.append("The ratio is that of samples to real data, where these are clearly above 0.")
     names = features(figures)
     if names:
-        said.append("By the names of what is compared, " + "; ".join(f"{k} is {v}" for k, v in names.items()) + ".")
+        said.append("Names end in what is compared: " + "; ".join(f"{k}, {v}" for k, v in names.items()) + ".")
     return escaped(" ".join(said) or "Figures of the samples.")
 
 

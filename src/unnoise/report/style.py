@@ -70,7 +70,8 @@ td, thead th:not(:first-child) { text-align: right; }
 .entries th { width: 40%; font-weight: 400; color: var(--soft); }
 .entries { width: 100%; font-size: .875rem; table-layout: fixed; }
 .entries th, .entries td { padding: .25rem .9rem .25rem 0; }
-img { display: block; max-width: 100%; height: auto; background: var(--panel); border-radius: 2px; }
+img { display: block; max-width: 100%; height: auto; background: var(--panel); border-radius: 2px;
+  box-shadow: 0 0 0 1px var(--rule); }
 img.small { image-rendering: pixelated; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); gap: 1.1rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; align-items: start; }

@@ -62,7 +62,7 @@ MEANINGS: Mapping[str, str] = {
 FEATURES: Mapping[str, str] = {
     r"judge": "the last layer of the judge, a classifier that learned from the real data",
     r"means(\d+)": "mean colours in {0} x {0} cells, which tell composition and nothing of what is shown",
-    r"\d+": "that many features of the Inception network",
+    r"\d+": "so many features of the Inception network",
     r"fid": "2,048 features of the Inception network",
 }
 """What a figure compares, by what its name ends in: see `features`."""
