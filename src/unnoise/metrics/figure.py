@@ -30,6 +30,13 @@ class Figure:
     error: float | None = None
     real_error: float | None = None
 
+    @property
+    def ratio(self) -> float | None:
+        """samples / real; None where real data are not clearly above 0: to divide by what is around 0 says nothing."""
+        if self.real is None or not (math.isfinite(self.samples) and math.isfinite(self.real)):
+            return None
+        return self.samples / self.real if self.real > 2 * (self.real_error or 0.0) else None
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -117,7 +124,7 @@ def table(figures: Sequence[Figure]) -> str:
     """The figures as text: samples, real data, and the ratio of the two."""
     rows = [["", "samples", "real data", "ratio"]]
     for f in figures:
-        ratio = f"{f.samples / f.real:.2f}" if f.real else ""
+        ratio = "" if f.ratio is None else f"{f.ratio:.2f}"
         rows.append([f.name, _shown(f.samples, f.error), _shown(f.real, f.real_error), ratio])
     return _aligned(rows)
 

@@ -111,14 +111,10 @@ def features(figures: Sequence[Figure]) -> dict[str, str]:
 
 
 def ratio(figure: Figure) -> str:
-    """Samples to real data, in as many digits as the errors of both allow; "" where real data are not clearly above 0.
-
-    A distance that is estimated without bias is around 0 for real data: to divide by it says nothing.
-    """
-    a, b = figure.samples, figure.real
-    if b is None or not (math.isfinite(a) and math.isfinite(b)) or b <= 2 * (figure.real_error or 0.0):
+    """`Figure.ratio` in as many digits as the errors of both allow; "" for None."""
+    value, b = figure.ratio, figure.real
+    if value is None or b is None:
         return ""
-    value = a / b
     error = math.hypot((figure.error or 0.0) / b, value * (figure.real_error or 0.0) / b)
     if value and not 1e-3 <= abs(value) < 1e5:
         return re.sub(r"e([+-])0", r"e\1", f"{value:.0e}").replace("e+", "e").replace("-", "\u2212")
