@@ -402,6 +402,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
         trial = Trial(o.n or judge.count, o.repeats, o.seed, settings, say, run)
         found = measure(model, judge, data, trial)
+        found = replace(found, measured={**found.measured, "set": o.set})
         if o.history:
             found = replace(found, history=history(o.run, o.history, judge, data, trial, _weights(o), _types(o)))
         if not run.is_main:

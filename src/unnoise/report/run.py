@@ -88,6 +88,8 @@ def _command(run: Path, found: Evaluation, model: Model, trial: Trial) -> str:
     for name, value in trial.settings.items():
         shown = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else value
         words += [f"--{name}", shown]
+    for assignment in found.measured.get("set", ()):
+        words += ["-s", assignment]
     if model.facts.get("weights") is not None:
         words += ["--weights", model.facts["weights"]]
     if found.history:
