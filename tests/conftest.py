@@ -28,7 +28,11 @@ _CACHE = tempfile.TemporaryDirectory(prefix="unnoise-cache-")
 os.environ["UNNOISE_CACHE"] = _CACHE.name
 
 # No test waits for the network, those in other processes included: what is not on this machine is refused at once.
-os.environ |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost"}
+os.environ |= {
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "127.0.0.1,localhost",
+}
 
 _UNREAD: list[str] = []
 
