@@ -18,7 +18,7 @@ from unnoise import cache, recipes
 from unnoise.checkpoint import save_tensors
 from unnoise.data.dataset import Dataset, loaded
 from unnoise.judges import Classifier, Several
-from unnoise.judges.classifier import WEIGHTS
+from unnoise.judges.taught import KIND, WEIGHTS, key
 from unnoise.metrics import share, worst_share
 from unnoise.runtime import pick_device
 
@@ -42,9 +42,10 @@ def main() -> None:
     seconds = time.perf_counter() - began
     asked = loaded(data.held_out[judge.label])
     right = reader.read(loaded(data.held_out["x"])) == asked
-    key = judge.key(data.train)
-    path = WEIGHTS / cache.name_of("classifier", key)
-    save_tensors(reader.net.cpu().state_dict(), path, {cache.KEY: cache.canonical(key)})
+    columns = {k: data.train[k] for k in ("x", judge.label)}
+    made_of = key(judge.recipe(None), columns, judge.seed)
+    path = WEIGHTS / cache.name_of(KIND, made_of)
+    save_tensors(reader.net.cpu().state_dict(), path, {cache.KEY: cache.canonical(made_of)})
     row = {
         "command": f"python benchmarks/judges.py {o.recipe} --device {o.device}",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",

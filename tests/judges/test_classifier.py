@@ -16,7 +16,8 @@ from unnoise.data import Digits, Mnist
 from unnoise.errors import UserError
 from unnoise.evaluate import references
 from unnoise.judges import Classifier, Several
-from unnoise.judges.classifier import WEIGHTS, Classification, shifted
+from unnoise.judges.classifier import Classification, shifted
+from unnoise.judges.taught import WEIGHTS
 from unnoise.modality import Image, Labels
 from unnoise.nets import ConvClassifier
 from unnoise.runtime import Runtime
@@ -153,7 +154,7 @@ def test_the_judge_of_mnist_is_not_trained_again(shipped: Classifier, monkeypatc
     def no(*arguments: Any) -> None:
         raise AssertionError("the judge is trained again")
 
-    monkeypatch.setattr("unnoise.judges.classifier.taught", no)
+    monkeypatch.setattr("unnoise.judges.taught.taught", no)
     reader = shipped.reader(data, trial := Trial(1))
     assert trial.ruler == {"judge": [reader.digest]}
     right = reader.read(data.held_out["x"][::4]) == data.held_out["label"][::4]

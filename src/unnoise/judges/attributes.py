@@ -15,7 +15,8 @@ from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset, loaded
 from unnoise.errors import UserError
 from unnoise.evaluate import RULES, measured
-from unnoise.judges.classifier import TrainedClassifier, require_told, shifted, taught
+from unnoise.judges.classifier import TrainedClassifier, require_told, shifted
+from unnoise.judges.taught import taught, taught_once
 from unnoise.metrics import Estimate, share
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
@@ -136,8 +137,10 @@ class Attributes:
         require_told(model, list(self.classes))
         if not len(data.held_out["x"]):
             raise UserError("the judge is measured on held-out data, and there are none")
-        trial.say("training the judge on real data")
-        reader = self.train(data.train, model.device)
+        trial.say("the judge: its weights are read, or trained on real data")
+        columns = {k: data.train[k] for k in ("x", *self.classes)}
+        net = taught_once(self.recipe(None), columns, self.seed, trial.run)
+        reader = TrainedAttributes(TrainedClassifier(net, self.codec, trial.run.device), self.classes)
         trial.rests_on("judge", reader.reader.digest)
         drawn = [trial.samples(model, i, like=data.train) for i in range(trial.repeats)]
         own = [reader.shares(samples.raw, samples.cond) for samples in drawn]

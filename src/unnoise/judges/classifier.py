@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from unnoise import cache
 from unnoise.core.objective import Batch, Components, Loss
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset
-from unnoise.data.stream import batches
 from unnoise.errors import UserError
 from unnoise.evaluate import RULES, SPLITS, judged, require_enough
+from unnoise.judges.taught import taught, taught_once
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
@@ -26,11 +25,7 @@ from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, describe
-from unnoise.train import State, train
 from unnoise.trial import Trial
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""Weights that come with the package, made by `benchmarks/judges.py`."""
 
 
 @dataclass(frozen=True)
@@ -163,32 +158,10 @@ class Classifier:
         """The judge, trained on `columns` ("x" and the label)."""
         return TrainedClassifier(taught(self.recipe(None), columns, self.seed, device), self.codec, device)
 
-    def key(self, columns: Columns) -> dict[str, Any]:
-        """What the trained weights follow from: recipe, seed and every byte of the data."""
-        data = cache.digest_of({k: columns[k] for k in ("x", self.label)})
-        return {"recipe": describe(self.recipe(None)), "seed": self.seed, "data": data}
-
     def train_once(self, columns: Columns, run: Runtime) -> TrainedClassifier:
-        """`train`, or the weights that were once learned so: those of this package, or of an earlier call.
-
-        Weights that come with the package are known by data, recipe and seed; those of an earlier call also by the code
-        and the kind of device.
-        """
-        key = self.key(columns)
-        shipped = WEIGHTS / cache.name_of("classifier", key)
-        if shipped.is_file():
-            weights = cache.read(shipped, key)
-        else:
-            more = {"device": run.device.type, "torch": torch.__version__, "code": cache.code()}
-
-            def make() -> dict[str, Tensor]:
-                return {k: v.cpu() for k, v in self.train(columns, run.device).net.state_dict().items()}
-
-            weights = cache.tensors("classifier", {**key, **more}, make, run)
-        net = self.recipe(None).model()
-        assert isinstance(net, ConvClassifier)
-        net.load_state_dict(dict(weights))
-        return TrainedClassifier(net.to(run.device).eval(), self.codec, run.device)
+        """`train`, or the weights that were once learned so, see `taught_once`."""
+        known = {k: columns[k] for k in ("x", self.label)}
+        return TrainedClassifier(taught_once(self.recipe(None), known, self.seed, run), self.codec, run.device)
 
 
 def require_told(model: Model, labels: Sequence[str]) -> None:
@@ -196,16 +169,6 @@ def require_told(model: Model, labels: Sequence[str]) -> None:
     for name in labels:
         if name not in getattr(model.conditioner, "names", ()):
             raise UserError(f"the judge reads {name!r}, which the model is not conditioned on")
-
-
-def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) -> ConvClassifier:
-    """The network of a judge's recipe, trained on `columns`; `seed` is of its weights and of their order."""
-    state = State(recipe, seed, device, recipe.samples)
-    for _ in train(recipe, state, batches(columns, recipe.batch, seed=seed, device=device), Runtime(device)):
-        pass
-    net = state.components["model"]
-    assert isinstance(net, ConvClassifier)
-    return net.eval()
 
 
 @dataclass(frozen=True)

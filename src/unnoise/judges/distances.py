@@ -12,10 +12,11 @@ from torch import Tensor
 
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
-from unnoise.evaluate import RULES, Reader, compared, mapped, memorised, references, require_enough
+from unnoise.evaluate import RULES, compared, memorised, require_enough
 from unnoise.judges.inception import Inception
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
+from unnoise.reference import Reader, mapped, references
 from unnoise.trial import Trial
 
 

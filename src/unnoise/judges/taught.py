@@ -1,0 +1,61 @@
+"""Networks of judges: trained by our own trainer, once for all that their weights follow from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise import cache
+from unnoise.data.dataset import Columns
+from unnoise.data.stream import batches
+from unnoise.nets import ConvClassifier
+from unnoise.recipe import Recipe
+from unnoise.runtime import Runtime
+from unnoise.spec import Build, describe
+from unnoise.train import State, train
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Weights that come with the package, made by `benchmarks/judges.py`."""
+KIND = "classifier"
+
+
+def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) -> ConvClassifier:
+    """The network of a judge's recipe, trained on `columns`; `seed` is of its weights and of their order."""
+    state = State(recipe, seed, device, recipe.samples)
+    for _ in train(recipe, state, batches(columns, recipe.batch, seed=seed, device=device), Runtime(device)):
+        pass
+    net = state.components["model"]
+    assert isinstance(net, ConvClassifier)
+    return net.eval()
+
+
+def key(recipe: Recipe, columns: Columns, seed: int) -> dict[str, Any]:
+    """What the trained weights follow from: recipe, seed and every byte of the data."""
+    return {"recipe": describe(recipe), "seed": seed, "data": cache.digest_of(columns)}
+
+
+def taught_once(recipe: Recipe, columns: Columns, seed: int, run: Runtime) -> ConvClassifier:
+    """`taught`, or the weights that were once learned so: those of this package, or of an earlier call.
+
+    Weights that come with the package are known by `key`; those of an earlier call also by the code and the kind of
+    device.
+    """
+    known = key(recipe, columns, seed)
+    shipped = WEIGHTS / cache.name_of(KIND, known)
+    if shipped.is_file():
+        weights = cache.read(shipped, known)
+    else:
+        more = {"device": run.device.type, "torch": torch.__version__, "code": cache.code()}
+
+        def make() -> dict[str, Tensor]:
+            return {k: v.cpu() for k, v in taught(recipe, columns, seed, run.device).state_dict().items()}
+
+        weights = cache.tensors(KIND, {**known, **more}, make, run)
+    assert isinstance(recipe.model, Build)
+    net = recipe.model()
+    assert isinstance(net, ConvClassifier)
+    net.load_state_dict(dict(weights))
+    return net.to(run.device).eval()
