@@ -375,7 +375,9 @@ def test_the_source_knows_no_pickle() -> None:
         for i, line in enumerate(f.read_text(encoding="utf8").splitlines(), 1)
         if words.search(line.replace(".eval()", ""))
     ]
-    assert not found
+    # The one file of weights that is published as a pickle, of which tensors are built and nothing else (decision 16).
+    only = [line for line in found if "torch.load(path" in line and "weights_only=True" in line]
+    assert found == only and len(only) == 1 and only[0].startswith("judges/inception.py")
 
 
 # Weights -------------------------------------------------------------------------------------------------------------

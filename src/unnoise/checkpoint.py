@@ -13,6 +13,7 @@ Nothing is pickled. `MIGRATIONS` keep every format that was ever written readabl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -259,7 +260,8 @@ def replace_json(value: Any, path: Path) -> None:
         part.replace(path)
         _sync(path.parent)
     except OSError as e:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing may be there, nor the folder
+            part.unlink()
         raise _disk_error(path, e) from e
 
 
@@ -270,7 +272,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         _save_tensors(tensors, part, metadata)
         part.replace(path)
     except (OSError, SafetensorError) as e:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing may be there, nor the folder
+            part.unlink()
         raise _disk_error(path, e) from e
 
 

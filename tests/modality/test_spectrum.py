@@ -117,8 +117,8 @@ def test_the_recipe_from_end_to_end(tmp_path: Path, capsys: Any) -> None:
     assert np.asarray(Pillow.open(tmp_path / "x.png")).min() == 0
     assert main(["evaluate", str(run), "-n", "1500"]) == 0
     assert "read as asked" in capsys.readouterr().out and (run / "evaluation.json").is_file()
-    assert main(["evaluate", str(run), "-n", "100"]) == 2
-    assert "needs -n of at least 1500, got 100" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "-n", "59"]) == 2
+    assert "59 samples: to compare distributions takes at least 60" in capsys.readouterr().err
     assert main(["sample", str(run), "--cond", "label=10", "--out", str(tmp_path / "y")]) == 2
     assert "label=10 is out of range" in capsys.readouterr().err
     assert main(["train", "spoken_digits", "--out", str(tmp_path / "b"), "-s", "data.length=4000"]) == 2

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -140,7 +139,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_tensors(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as e:
+    except Exception as e:  # whatever a damaged file makes of the reader
         raise UserError(f"{path} is no readable file of weights: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"{path} holds no table of tensors: the state_dict of a network is wanted")
