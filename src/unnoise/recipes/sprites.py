@@ -6,10 +6,10 @@ The judge, after two minutes of training on one CPU core, reads each attribute o
 least 99.7 % but for the action, 83.5 %: it takes spellcard for slash and the other way round, whose first frames, all
 else alike, differ in 1 to 22 pixels.
 
-Not measured as it stands. A network of half the width after 64,000 samples (half an hour of one core, far from done) is
-read as asked, attribute by attribute, in 20 (eyes, which is chance) to 98 % (direction) of 400 samples; guidance of 2.5,
-2.5 and 2 on body, bottomwear and topwear brings these from 45, 45 and 70 % to 68, 65 and 80 % and
-leaves the others where they were (benchmarks/results/sprites_cpu.json).
+Not measured as it stands. A network of half the width after 64,000 samples (half an hour of one core, far from done)
+is read as asked, attribute by attribute, in 20 (eyes, which is chance) to 98 % (direction) of 400 samples. Guidance of
+2.5, 2.5 and 2 on body, bottomwear and topwear brings these from 45, 45 and 70 % to 68, 65 and 80 % and moves the
+others by no more than chance does (benchmarks/results/sprites_cpu.json).
 """
 
 from unnoise.core.denoiser import Preconditioned
