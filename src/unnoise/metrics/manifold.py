@@ -29,7 +29,7 @@ from jaxtyping import Real
 from torch import Tensor
 
 from unnoise.metrics.features import checked, distances
-from unnoise.metrics.resampling import Estimate
+from unnoise.metrics.resampling import Estimate, share_error
 
 GROUPS = range(4, 11)
 """Disjoint parts of both sets that standard errors are read from, at least and at most."""
@@ -51,7 +51,8 @@ def manifold_estimate(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: i
 
     The error is the spread over up to ten disjoint random parts of both sets (numpy's Generator(PCG64(seed))), over the
     root of their number: either set varies, and with it the balls. Parts have wider balls than the whole, so that it is
-    an estimate, good to a third. nan where there are not four parts of 10 k rows.
+    an estimate, good to a third. The error of a share is never below that of as many independent rows (`share`), which
+    parts that all agree would hide. nan where there are not four parts of 10 k rows.
 
     Raises:
         ValueError: as the others do.
@@ -64,8 +65,9 @@ def manifold_estimate(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: i
     n = len(real) // groups * groups
     p, q = (torch.from_numpy(generator.permutation(len(real))[:n]).to(real.device) for _ in range(2))
     parts = [_four(real[p[i::groups]], fake[q[i::groups]], k) for i in range(groups)]
-    errors = torch.tensor(parts, dtype=torch.float64).std(0) / math.sqrt(groups)
-    return Manifold(*(Estimate(v, e) for v, e in zip(values, errors.tolist(), strict=True)))
+    errors = (torch.tensor(parts, dtype=torch.float64).std(0) / math.sqrt(groups)).tolist()
+    least = [0.0 if name == "density" else share_error(v, n) for name, v in zip(Manifold._fields, values, strict=True)]
+    return Manifold(*(Estimate(v, max(e, low)) for v, e, low in zip(values, errors, least, strict=True)))
 
 
 def precision(real: Real[Tensor, "n _"], fake: Real[Tensor, "m _"], k: int = 5) -> float:

@@ -50,9 +50,14 @@ def share(right: Bool[Tensor, " n"]) -> Estimate:
     n = len(right)
     if not n:
         raise ValueError("a share needs at least one row")
-    r = int(right.sum())
-    p = (r + 2) / (n + 4)
-    return Estimate(r / n, math.sqrt(p * (1 - p) / n))
+    value = int(right.sum()) / n
+    return Estimate(value, share_error(value, n))
+
+
+def share_error(value: float, n: int) -> float:
+    """Standard error of a share in [0, 1] of n independent rows, as `share` states it."""
+    p = (value * n + 2) / (n + 4)
+    return math.sqrt(p * (1 - p) / n)
 
 
 def worst_share(right: Bool[Tensor, " n"], classes: Integer[Tensor, " n"]) -> tuple[int, Estimate]:
