@@ -16,6 +16,7 @@ demo: .venv/demo
 	@echo "  runs/demo/samples/            the same seeds as training went on"
 	@echo "  runs/demo/metrics.jsonl       losses, also by noise level"
 	@echo "  runs/demo/evaluation.json     the table above, with how it was measured"
+	@echo "  runs/demo/report.html         all of it to look at, samples beside their nearest training digits"
 
 test: .venv/dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

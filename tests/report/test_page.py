@@ -442,7 +442,9 @@ def test_where_it_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_committed_evaluation_makes_a_report() -> None:
     found = json.loads((Path(__file__).parents[2] / "benchmarks/results/demo_evaluation.json").read_text())
     figures = [Figure(**f) for f in found["figures"]]
-    root = page(Report("digits", "2026-01-02", found["device"], figures, protocol=found["protocol"]))
+    ran = found["measured"]
+    content = Report("digits", "2026-01-02", ran["device"], figures, protocol=found["protocol"], measured=ran)
+    root = page(content)
     rows = [said(row[1]) for row in next(root.iter("tbody"))]
-    assert rows == ["0.9950", "0.9800", "0.1001", "0.9506", "18.25"]
+    assert len(rows) == len(figures) and rows[0] == "0.9880 \u00b1 0.0037"
     assert "sampling.grid" in [said(th) for th in root.iter("th")]
