@@ -14,6 +14,7 @@ from unnoise import cache
 from unnoise.data.dataset import Dataset, permutation
 from unnoise.metrics import Moments
 from unnoise.trial import Trial
+from unnoise.version import __version__
 
 CHUNK = 1024
 """Items that are read at a time."""
@@ -64,6 +65,7 @@ def references(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[s
         "held_out": cache.digest_of({"x": data.held_out["x"]}),
         "features": dict(reader.key),
         "count": most,
+        "unnoise": __version__,
     }
     made = cache.tensors("features", key, lambda: _features(reader, data, most, trial), trial.run)
     names = sorted(k.removesuffix("/mean") for k in made if k.endswith("/mean"))

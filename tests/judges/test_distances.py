@@ -183,7 +183,7 @@ def test_what_rests_on_what_is_told(digits: Dataset) -> None:
     trial = Trial(359, seed=0)
     judge = Distances(Means(3))
     judged(judge, Drawer(digits.held_out["x"]), digits, trial)
-    assert trial.ruler == {"means": ["3"]} and judge.protocol == RULES
+    assert trial.ruler == {k: [str(v)] for k, v in Means(3).key.items()} and judge.protocol == RULES
 
 
 def test_too_few_samples_are_refused_before_anything_is_made(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ class Means:
     @property
     def key(self) -> dict[str, Any]:
         """What the features depend on."""
-        return {"means": self.side}
+        return {"means": self.side, "of": "shares of the largest whole number of the type"}
 
     def named(self, raw: Tensor) -> dict[str, Tensor]:
         """{"means8": [N, C * side^axes]}, float32, whole numbers as shares of the largest that their type holds.
