@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,11 @@ from unnoise.data.dataset import Columns, Dataset, loaded
 from unnoise.errors import UserError
 from unnoise.evaluate import RULES, measured
 from unnoise.judges.classifier import TrainedClassifier, require_told, shifted
-from unnoise.judges.taught import taught, taught_once
+from unnoise.judges.taught import judge_recipe, taught, taught_once
 from unnoise.metrics import Estimate, share
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
-from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.spec import Build
 from unnoise.trial import Trial
@@ -103,25 +101,18 @@ class Attributes:
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
         channels, *sizes = self.codec.blank(1).shape[1:]
-        return Recipe(
-            name="judge",
-            data=data,
-            model=Build(
-                ConvClassifier,
-                channels=channels,
-                classes=sum(self.classes.values()),
-                width=self.width,
-                stages=self.stages,
-                dims=len(sizes),
-                hidden=128,
-                grid=self.grid,
-            ),
-            codec=self.codec,
-            objective=AttributeClassification(self.classes, self.shift),
-            optim=AdamW(lr=self.lr, weight_decay=1e-2, rate=Cosine(warmup=10 * self.batch)),
-            batch=self.batch,
-            samples=math.ceil(self.samples / self.batch) * self.batch,
+        net = Build(
+            ConvClassifier,
+            channels=channels,
+            classes=sum(self.classes.values()),
+            width=self.width,
+            stages=self.stages,
+            dims=len(sizes),
+            hidden=128,
+            grid=self.grid,
         )
+        objective = AttributeClassification(self.classes, self.shift)
+        return judge_recipe(net, self.codec, objective, data, self.lr, self.batch, self.samples)
 
     @property
     def protocol(self) -> dict[str, Any]:

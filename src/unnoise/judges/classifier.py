@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +16,10 @@ from unnoise.core.rng import Rng
 from unnoise.data.dataset import Columns, Dataset
 from unnoise.errors import UserError
 from unnoise.evaluate import RULES, SPLITS, judged, require_enough
-from unnoise.judges.taught import taught, taught_once
+from unnoise.judges.taught import judge_recipe, taught, taught_once
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.nets import ConvClassifier
-from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, describe
@@ -109,16 +107,8 @@ class Classifier:
             stages=self.stages,
             dims=len(sizes),
         )
-        return Recipe(
-            name="judge",
-            data=data,
-            model=net,
-            codec=self.codec,
-            objective=Classification(self.label, self.shift),
-            optim=AdamW(lr=self.lr, weight_decay=1e-2, rate=Cosine(warmup=10 * self.batch)),
-            batch=self.batch,
-            samples=math.ceil(self.samples / self.batch) * self.batch,
-        )
+        objective = Classification(self.label, self.shift)
+        return judge_recipe(net, self.codec, objective, data, self.lr, self.batch, self.samples)
 
     @property
     def protocol(self) -> dict[str, Any]:

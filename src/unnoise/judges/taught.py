@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from unnoise import cache
+from unnoise.core.objective import Objective
 from unnoise.data.dataset import Columns
 from unnoise.data.stream import batches
 from unnoise.nets import ConvClassifier
+from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, describe
@@ -20,6 +23,22 @@ from unnoise.train import State, train
 WEIGHTS = Path(__file__).parent / "weights"
 """Weights that come with the package, made by `benchmarks/judges.py`."""
 KIND = "classifier"
+
+
+def judge_recipe(
+    net: Build[ConvClassifier], codec: Any, objective: Objective, data: Any, lr: float, batch: int, samples: int
+) -> Recipe:
+    """The recipe by which our own trainer trains a judge: `samples`, in whole batches."""
+    return Recipe(
+        name="judge",
+        data=data,
+        model=net,
+        codec=codec,
+        objective=objective,
+        optim=AdamW(lr=lr, weight_decay=1e-2, rate=Cosine(warmup=10 * batch)),
+        batch=batch,
+        samples=math.ceil(samples / batch) * batch,
+    )
 
 
 def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) -> ConvClassifier:
