@@ -27,6 +27,10 @@ torch.set_num_threads(1)
 _CACHE = tempfile.TemporaryDirectory(prefix="unnoise-cache-")
 os.environ["UNNOISE_CACHE"] = _CACHE.name
 
+# Tests work in folders of their own: `make test` may have named the data from the folder of the project.
+if data := os.environ.get("UNNOISE_DATA"):
+    os.environ["UNNOISE_DATA"] = str(Path(data).resolve())
+
 # No test waits for the network, those in other processes included: what is not on this machine is refused at once.
 os.environ |= {
     "http_proxy": "http://127.0.0.1:9",
