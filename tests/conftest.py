@@ -23,6 +23,10 @@ hook = jaxtyping.install_import_hook(
 
 torch.set_num_threads(1)
 
+# Kernels are tested by Triton's interpreter where there is no GPU; Triton asks when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # What is kept between calls is kept for this session only: tests neither find nor leave anything in the user's cache.
 _CACHE = tempfile.TemporaryDirectory(prefix="unnoise-cache-")
 os.environ["UNNOISE_CACHE"] = _CACHE.name

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from unnoise.nets import kernels
+from unnoise.nets.kernels import norm
+
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 AVG_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 M = TypeVar("M", bound=nn.Module)
@@ -61,6 +64,16 @@ def conv(dims: int, inputs: int, outputs: int, kernel: int, stride: Sequence[int
     return CONV[dims - 1](inputs, outputs, kernel, stride=strides, padding=kernel // 2)
 
 
+def apart(layer: Any, h: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A convolution of h without its bias, and the bias as [1, C, 1, ..], for a norm to add in its own pass.
+
+    Where no kernel does that, the convolution adds it as ever, and there is None.
+    """
+    if layer.bias is None or not kernels.wanted(h) or dual(h):
+        return layer(h), None
+    return layer._conv_forward(h, layer.weight, None), layer.bias.view(1, -1, *(1,) * (h.ndim - 2))
+
+
 def channels_last(module: nn.Module) -> None:
     """Lay the weights of a two-dimensional network out with channels innermost, which convolutions prefer."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -72,13 +85,39 @@ def dual(x: Tensor) -> bool:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Torch's own, whose forward-mode derivative does not know channels_last: there it is given another layout."""
+    """Group norm, with what layers put around it in the same pass: see `kernels.norm`."""
 
-    def forward(self, h: Tensor) -> Tensor:
-        return super().forward(h.clone(memory_format=torch.contiguous_format) if dual(h) else h)
+    def forward(
+        self,
+        h: Tensor,
+        *,
+        add: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        silu: bool = False,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """dropout(silu((1 + scale) norm(h + add) + shift)); without arguments the norm alone.
+
+        Args:
+            h: [B, C, *spatial].
+            add: [B, C, *sizes], sizes 1 or those of h; None: 0.
+            scale: likewise, with shift; None: 0.
+            shift: likewise; None: 0.
+            silu: whether SiLU is applied.
+            dropout: probability, 0 in evaluation.
+        """
+        given: dict[str, Any] = {"add": add, "scale": scale, "shift": shift, "silu": silu, "dropout": dropout}
+        rows = [r for r in (add, scale, shift) if r is not None]
+        tangents = any(dual(z) for z in (h, *rows))
+        if not tangents and kernels.wanted(h) and norm.fits(h, *rows):
+            return norm.fused(h, self.weight, self.bias, self.num_groups, self.eps, **given)
+        if tangents:  # torch's forward-mode derivative does not know channels_last
+            h = h.clone(memory_format=torch.contiguous_format)
+        return norm.eager(h, self.weight, self.bias, self.num_groups, self.eps, **given)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> GroupNorm:
     """Group norm with 32 groups, or fewer in narrow layers: at least 4 channels a group, and a divisor of the channels.
 
     With one channel a group it would be instance norm and erase what the channel's mean says. In published networks,

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.nets.layers import Given, conv, group_norm, grow, merge, shrink, zero
+from unnoise.nets.layers import Given, apart, conv, group_norm, grow, merge, shrink, zero
 
 
 class ResidualBlock(nn.Module):
@@ -62,14 +61,16 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else conv(dims, inputs, outputs, 1)
 
     def forward(self, x: Tensor, given: Given) -> Tensor:
-        h = self.conv_in(self._resample(F.silu(self.norm_in(x))))
+        h, bias = apart(self.conv_in, self._resample(self.norm_in(x, silu=True)))
         told = self.embed(given.embedding).movedim(-1, 1)
+        dropout = self.dropout if self.training else 0.0
         if self.adaptive:
             scale, shift = told.chunk(2, dim=1)
-            h = self.norm_out(h) * (1 + scale) + shift
+            add = None if bias is None else bias.expand(h.shape[0], *bias.shape[1:])
+            h = self.norm_out(h, add=add, scale=scale, shift=shift, silu=True, dropout=dropout)
         else:
-            h = self.norm_out(h + told)
-        h = self.conv_out(F.dropout(F.silu(h), self.dropout, self.training))
+            h = self.norm_out(h, add=told if bias is None else told + bias, silu=True, dropout=dropout)
+        h = self.conv_out(h)
         return merge(self.skip(self._resample(x)), h, self.skip_rescale)
 
     def _resample(self, h: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.nets.attention import CrossAttention, SelfAttention
@@ -196,7 +195,7 @@ class UNet(nn.Module):
         h = self.middle(h, given)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1), given)
-        return crop(self.head(F.silu(self.head_norm(h))), sizes)
+        return crop(self.head(self.head_norm(h, silu=True)), sizes)
 
     def _levels(self, c_noise: Tensor, x: Tensor) -> Tensor:
         """c_noise as [B, *sizes], one entry a spatial axis, each 1 or the size of x."""

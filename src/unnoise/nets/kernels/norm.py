@@ -1,0 +1,161 @@
+"""Group norm with everything that the layers put around it: y = dropout(silu((1 + scale) norm(x + add) + shift)).
+
+    m, r = mean and 1 / sqrt(variance + eps) of x + add over a group of channels and all positions
+    y    = dropout(silu((1 + scale) (weight (x + add - m) r + bias) + shift))
+
+Of these only the norm is always there. `eager` says it in torch's words. `fused` reads x twice, the second time mostly
+from the cache, and writes y once; torch's own kernels, one after the other, pass over memory up to eleven times. Its
+backward pass reads x and the gradient twice and keeps nothing but x, m and r: what lies between is computed again, the
+dropout mask from its seed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+def eager(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    *,
+    add: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    silu: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The formula above, for [B, C, *sizes] of any layout.
+
+    Args:
+        x: [B, C, *sizes].
+        weight: [C].
+        bias: [C].
+        groups: a divisor of C.
+        eps: added to the variance.
+        add: broadcast against x, or None.
+        scale: broadcast against x, with shift; or None.
+        shift: broadcast against x, or None.
+        silu: whether SiLU is applied.
+        dropout: probability with which an element becomes 0; the others are divided by 1 - dropout.
+    """
+    h = F.group_norm(x if add is None else x + add, groups, weight, bias, eps)
+    if scale is not None:
+        assert shift is not None
+        h = h * (1 + scale) + shift
+    h = F.silu(h) if silu else h
+    return F.dropout(h, dropout) if dropout else h
+
+
+def fits(x: Tensor, *rows: Tensor | None) -> bool:
+    """Whether the kernel can take these: x [B, C, H, W] with channels innermost, rows constant over positions."""
+    return (
+        x.ndim == 4
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and 0 < x.numel() < 2**31
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and all(r is None or (r.shape[:2] == x.shape[:2] and r.shape[2:].numel() == 1) for r in rows)
+    )
+
+
+def fused(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    *,
+    add: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    silu: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """As `eager`, in two kernels, for what `fits`; add, scale and shift are [B, C, 1, 1].
+
+    Computed in float32, returned in the dtype of x. A second derivative is taken through `eager`.
+    """
+    rows = [None if r is None else r.reshape(x.shape[:2]) for r in (add, scale, shift)]
+    # torch's own generator, as for all dropout: docs/decisions/004
+    seed = torch.randint(2**62, (1,), device=x.device) if dropout else None  # noqa: TID251
+    return _Fused.apply(x, *rows, weight, bias, seed, groups, eps, silu, dropout)  # type: ignore[no-untyped-call]
+
+
+def kept(x: Tensor, seed: Tensor, dropout: float) -> Tensor:
+    """What the fused kernel multiplies [B, C, H, W] by: 0 with probability `dropout`, else 1 / (1 - dropout).
+
+    A hash of an element's place in memory (channels innermost) and of the seed, int64 [1]: two rounds of multiplication
+    and xor-shift, with the constants of Wellons' lowbias32. A cipher such as Philox would cost more than the norm.
+    """
+    b, c, h, w = x.shape
+    place = torch.arange(x.numel(), device=x.device).view(b, h, w, c).permute(0, 3, 1, 2)
+    bits = place ^ (seed & 0xFFFFFFFF)
+    bits = (bits ^ bits >> 16) * 0x7FEB352D & 0xFFFFFFFF
+    bits = bits ^ seed >> 32
+    bits = (bits ^ bits >> 15) * 0x846CA68B & 0xFFFFFFFF
+    bits = bits ^ bits >> 16
+    return (bits >> 8 >= threshold(dropout)).to(torch.float32) / (1 - dropout)
+
+
+def threshold(dropout: float) -> int:
+    """Of the 24 random bits of an element: below it the element is dropped."""
+    return math.ceil(dropout * 2**24)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        add: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        seed: Tensor | None,
+        groups: int,
+        eps: float,
+        silu: bool,
+        dropout: float,
+    ) -> Tensor:
+        from unnoise.nets.kernels import norm_triton
+
+        y, mean, rstd = norm_triton.forward(x, add, scale, shift, weight, bias, seed, groups, eps, silu, dropout)
+        ctx.save_for_backward(x, add, scale, shift, weight, bias, seed, mean, rstd)
+        ctx.groups, ctx.eps, ctx.silu, ctx.dropout = groups, eps, silu, dropout
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, add, scale, shift, weight, bias, seed, mean, rstd = ctx.saved_tensors
+        inputs = (x, add, scale, shift, weight, bias)
+        if torch.is_grad_enabled():  # the gradient is to have gradients of its own
+            found = _again(ctx, inputs, seed, gradients[0])
+        else:
+            from unnoise.nets.kernels import norm_triton
+
+            found = norm_triton.backward(gradients[0], *inputs, seed, mean, rstd, ctx.groups, ctx.silu, ctx.dropout)
+        return *found, None, None, None, None, None
+
+
+def _again(ctx: FunctionCtx, inputs: tuple[Tensor | None, ...], seed: Tensor | None, gradient: Tensor) -> list[Any]:
+    """The gradients through the eager code, with the mask of the fused one."""
+    x, add, scale, shift, weight, bias = inputs
+    assert x is not None and weight is not None and bias is not None
+    rows: dict[str, Any] = {
+        k: None if r is None else r[:, :, None, None] for k, r in (("add", add), ("scale", scale), ("shift", shift))
+    }
+    silu, dropout = ctx.silu, ctx.dropout  # type: ignore[attr-defined]
+    y = eager(x, weight, bias, ctx.groups, ctx.eps, **rows, silu=silu)  # type: ignore[attr-defined]
+    y = y if seed is None else y * kept(x, seed, dropout)
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, gradient.to(y.dtype), create_graph=True))
+    return [next(found) if t is not None and t.requires_grad else None for t in inputs]
