@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from unnoise.capture import Captured
 from unnoise.core.objective import EDGES, Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
@@ -167,14 +168,18 @@ class State:
         sums = window.sum(2).tolist()
         means = [weighted / count if count else math.nan for _, weighted, count in sums]
         more = {f"loss_{'+'.join(p.modules)}": m for p, m in zip(self.phases[1:], means[1:], strict=True)}
-        more |= {k: float(run.mean(total / steps)) for k, (total, steps) in self.scalars.items()}
-        self.scalars.clear()
+        sums_of = {k: run.mean(kept).tolist() for k, kept in self.scalars.items()}
+        more |= {k: total / steps for k, (total, steps) in sums_of.items() if steps}
+        for kept in self.scalars.values():
+            kept.zero_()
         value, _, count = window[0]
         by_level = [float(v / c) if c > 0 else None for v, c in zip(value, count, strict=True)]
         return {"loss": means[0], "loss_by_logsnr": by_level, **more, "skipped": int(self.bad[:, 2].sum())}
 
 
-def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) -> Iterator[Progress]:
+def train(
+    recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime, *, captured: bool = False
+) -> Iterator[Progress]:
     """Take steps until `state.total` samples are seen, yielding after each.
 
     A step takes each phase in turn: only its modules require gradients, which are cleared on entry; the batch is cut
@@ -186,11 +191,15 @@ def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) 
         state: changed in place; `state.total` may be set by the caller at any time.
         batches: this process's rows of global batches of `recipe.batch`, with "position", from `state.seen` on.
         run: rank and world.
+        captured: record each phase's step as a CUDA graph after its first steps, and replay it: the same numbers with
+            one launch.
 
     Raises:
+        UserError: where a step cannot be captured: on other devices, over several processes, with an objective that
+            looks at the clock.
         NonFinite: after `recipe.patience` steps in a row with gradients that are not finite.
     """
-    phases = [_Phase(phase, j, state, run) for j, phase in enumerate(state.phases)]
+    phases = [_Phase(phase, j, state, run, recipe, captured) for j, phase in enumerate(state.phases)]
     check_every = min(recipe.log_every, recipe.patience)
     for name, module in state.networks.items():
         module.train(name in state.trained)
@@ -200,31 +209,37 @@ def train(recipe: Recipe, state: State, batches: Iterable[Batch], run: Runtime) 
         if recipe.augment is not None:
             batch = recipe.augment(batch, root.fold(batch["position"]))
         step = state.seen // recipe.batch
-        first: tuple[Loss, Tensor, float] | None = None
+        first: tuple[Tensor, Tensor, float] | None = None
         with _own_generators(run.device, state.seed, state.seen, run.rank):
             for phase in phases:
                 if step % phase.every == 0:
-                    taken = phase.step(batch, recipe)
+                    taken = phase.step(batch)
                     first = first or taken
         state.seen += recipe.batch
         state.ema.update(state.named, state.seen, recipe.batch)
         assert first is not None
         if (step + 1) % check_every == 0 and int(state.bad[:, 1].max()) >= recipe.patience:
             raise NonFinite(_blame(phases, batch, state, recipe))
-        yield Progress(state.seen, state.total, first[0].mean.detach(), first[1], first[2])
+        yield Progress(state.seen, state.total, *first)
 
 
 class _Phase:
     """A phase at work: the module that is wrapped for several processes is the objective's call itself."""
 
-    def __init__(self, phase: Phase, number: int, state: State, run: Runtime) -> None:
+    def __init__(self, phase: Phase, number: int, state: State, run: Runtime, recipe: Recipe, captured: bool) -> None:
         self.phase, self.number, self.state, self.run = phase, number, state, run
+        self.batch, self.micro = recipe.batch, recipe.micro
         self.every = phase.every
         self.optimizer = state.optimizers[number]
         self.own = _parameters(state.components, phase)
         self.root = Rng.of(state.seed, run.device).fold(number)
         with self._only_own():
             self.module = run.wrap(_Call(phase, state.components))
+        self.lr = torch.zeros((), dtype=torch.float32, device=run.device)
+        self.take: Callable[[Batch], tuple[Tensor, Tensor]] = self._take
+        if captured:
+            _check_capturable(phase, run)
+            self.take = Captured(self._take, run.device)
 
     @contextlib.contextmanager
     def _only_own(self) -> Iterator[None]:
@@ -244,31 +259,41 @@ class _Phase:
         """Randomness for the rows: a function of seed, phase and each row's number in the stream."""
         return self.root.fold(batch["position"])
 
-    def step(self, batch: Batch, recipe: Recipe) -> tuple[Loss, Tensor, float]:
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
         """One update of the phase's modules; the loss, the gradient's norm, the learning rate."""
+        lr = self.phase.optim.lr_at(self.state.seen + self.batch, self.state.total)
+        self.lr.fill_(lr)
+        loss, norm = self.take(batch)
+        return loss.clone(), norm.clone(), lr
+
+    def _take(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """All of the step that is the device's: nothing here waits for it or depends on the host but for the clock."""
         state, scale = self.state, self.state.scale
         losses = []
         with self._only_own():
             for p in self.own:
                 p.grad = None
             rows, key = len(batch["position"]), self.rng(batch)
-            if rows % recipe.micro:
-                raise UserError(f"{rows} rows of a process do not divide into {recipe.micro} micro-batches")
-            size = rows // recipe.micro
-            for i in range(recipe.micro):
+            if rows % self.micro:
+                raise UserError(f"{rows} rows of a process do not divide into {self.micro} micro-batches")
+            size = rows // self.micro
+            for i in range(self.micro):
                 piece = slice(i * size, (i + 1) * size)
-                with self.run.accumulating(self.module, more=i < recipe.micro - 1):
+                with self.run.accumulating(self.module, more=i < self.micro - 1):
                     loss = self.module({k: v[piece] for k, v in batch.items()}, key[piece], state.seen)
-                    objective = loss.mean / recipe.micro
+                    objective = loss.mean / self.micro
                     (objective if scale is None else objective * scale.value).backward()
                 losses.append(Loss(loss.value.detach(), loss.weight.detach(), loss.level, loss.scalars))
-        lr = self.phase.optim.lr_at(state.seen + recipe.batch, state.total)
         taken = guarded_step(
-            self.optimizer, self.own, clip=self.phase.optim.clip, lr=lr, scale=None if scale is None else scale.value
+            self.optimizer,
+            self.own,
+            clip=self.phase.optim.clip,
+            lr=self.lr,
+            scale=None if scale is None else scale.value,
         )
         whole = _join(losses)
         self._note(whole, taken.finite)
-        return whole, taken.norm, lr
+        return whole.mean.detach(), taken.norm
 
     def _note(self, loss: Loss, finite: Tensor) -> None:
         """Keep account on the device: nothing here waits for it."""
@@ -282,8 +307,22 @@ class _Phase:
         bad.copy_(torch.stack([streak, torch.maximum(bad[1], streak), bad[2] + ~finite]))
         for k, v in loss.scalars.items():
             now = torch.stack([v.detach().float(), torch.ones_like(v, dtype=torch.float32)])
-            state.scalars[k] = state.scalars[k] + now if k in state.scalars else now
+            if k in state.scalars:
+                state.scalars[k] += now
+            else:
+                state.scalars[k] = now
         state.window[self.number] += torch.where(finite, by_logsnr(loss), 0.0)
+
+
+def _check_capturable(phase: Phase, run: Runtime) -> None:
+    """Refuse what a graph would freeze or cannot hold."""
+    if run.world > 1:
+        raise UserError("--capture is for one process: leave it out under torchrun")
+    if getattr(phase.objective, "clocked", True):
+        raise UserError(
+            f"{type(phase.objective).__name__} may look at the samples seen, which a captured step would freeze: leave "
+            "--capture out, or set clocked = False on the objective if it does not"
+        )
 
 
 class _Call(nn.Module):

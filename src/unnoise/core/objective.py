@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped
@@ -68,7 +68,10 @@ def by_logsnr(loss: Loss) -> Float32[Tensor, "3 bins"]:
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss of components on a batch. Denoisers, codecs, judges and adversaries are trained through it alike."""
+    """A loss of components on a batch. Denoisers, codecs, judges and adversaries are trained through it alike.
+
+    One that never looks at `seen` says so with an attribute `clocked = False`: then a step can be captured.
+    """
 
     def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
         """The loss of each row.
@@ -160,6 +163,7 @@ class AtDrawnLevels(ABC):
 
     drop: float
     stratify: bool
+    clocked: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop < 1:
