@@ -20,7 +20,7 @@ from unnoise.core.weight import EdmWeight, MinSnr
 from unnoise.data import Arrays
 from unnoise.modality import Labels, Plain
 from unnoise.nets import MLP, UNet
-from unnoise.optim import Constant, Trapezoid
+from unnoise.optim import AdamW, Constant, Muon, Trapezoid
 from unnoise.optim import Cosine as CosineRate
 from unnoise.override import OverrideError, keys, override, parse
 from unnoise.recipe import Recipe, Sampling
@@ -222,6 +222,21 @@ def test_every_sampler_grid_and_rate_is_reached_by_its_name() -> None:
         assert type(override(RECIPE, f"sampling.grid={name}").sampling.grid) is getattr(grids, name)
     for name in ("Constant", "Cosine", "Linear", "Trapezoid"):
         assert type(override(RECIPE, f"optim.rate={name}").optim.rate) is getattr(optim, name)
+
+
+def test_the_optimiser_is_changed_by_its_name_and_keeps_its_keys() -> None:
+    muon = override(RECIPE, "optim=Muon(lr=3e-3, momentum=0.9)")
+    assert muon.optim == Muon(lr=3e-3, momentum=0.9)
+    for assignment in ("optim.lr=1e-3", "optim.nesterov=no", "optim.other=0.5", "optim.rate=Trapezoid(warmup=10)"):
+        muon = override(muon, assignment)
+    expected = Muon(lr=1e-3, momentum=0.9, nesterov=False, other=0.5, rate=Trapezoid(warmup=10))
+    assert muon.optim == expected and dataclasses.replace(RECIPE, optim=expected) == muon
+    assert {k.name for k in keys(RECIPE) if k.name.startswith("optim.")} < {k.name for k in keys(muon)}
+    assert override(muon, "optim=adamw").optim == AdamW()
+    for slip, message in (("optim=Moun", "did you mean Muon?"), ("optim=Trapezoid", "'Trapezoid' is unknown")):
+        with pytest.raises(OverrideError) as caught:
+            override(RECIPE, slip)
+        assert message in str(caught.value)
 
 
 def test_keys_list_every_key_with_its_value_and_meaning() -> None:

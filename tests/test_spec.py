@@ -33,7 +33,7 @@ from unnoise.judges import Classifier, Means
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
 from unnoise.nets import MLP, ConvClassifier, UNet
-from unnoise.optim import AdamW, InverseSqrt, Trapezoid
+from unnoise.optim import AdamW, InverseSqrt, Muon, Trapezoid
 from unnoise.recipe import Phase, Recipe, Sampling
 from unnoise.recipes.digits import recipe as digits
 from unnoise.sample import Ancestral, Heun
@@ -170,6 +170,8 @@ def test_the_types_of_a_value_survive() -> None:
     again = build(through_json(Recipe(**value)), lazy=True)
     assert isinstance(again.phases[0], Phase) and again.all_phases()[1].modules == ("critic",)
     assert isinstance(again.more, Mapping) and again.more["number"] == 3
+    muon = Recipe(**value | {"optim": Muon(lr=0.5, rate=Trapezoid(9), clip=None)})
+    assert build(through_json(muon), lazy=True).optim == muon.optim
     two = {"a": Cosine(0.5), "b": unnoise.optim.Cosine(3)}  # one name, two classes
     assert build(through_json(two)) == two
 

@@ -30,7 +30,7 @@ from unnoise.errors import UserError
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
 from unnoise.nets import MLP, ConvClassifier, UNet
-from unnoise.optim import AdamW, Cosine, Trapezoid
+from unnoise.optim import AdamW, Cosine, Muon, Trapezoid
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime, default_precision, launch
 from unnoise.spec import Build
@@ -133,12 +133,17 @@ def conditioned(**changes: Any) -> Recipe:
     return plain(
         name="conditioned",
         conditioner=None,
-        model=denoiser(vector=4),
+        **{"model": denoiser(vector=4)} | changes,
         objective=replace(NOISE, drop=0.3),
         more={"conditioner": Build(Embedder)},
         phases=(Phase(replace(NOISE, drop=0.3), ("model", "conditioner"), AdamW(lr=1e-2, eps=EPS)),),
-        **changes,
     )
+
+
+def orthogonal(**changes: Any) -> Recipe:
+    """One phase under each optimiser, with components in common, matrices of both layouts, and clipping that acts."""
+    muon = Muon(lr=2e-3, eps=EPS, weight_decay=0.01, clip=0.5, rate=Trapezoid(warmup=64, decay=0.5))
+    return conditioned(**{"optim": muon, "model": denoiser(vector=4, attention=(1,), head_width=8)} | changes)
 
 
 def adversarial(**changes: Any) -> Recipe:
@@ -157,6 +162,7 @@ def adversarial(**changes: Any) -> Recipe:
 DISTRIBUTED = {
     "plain": plain(),
     "conditioned": conditioned(),
+    "orthogonal": orthogonal(),
     "adversarial": adversarial(micro=2),
     "every": adversarial(phases=(Phase(Tell(), ("critic",), AdamW(lr=4e-3, eps=EPS), every=3),)),
     "classifier": plain(
@@ -707,9 +713,10 @@ def test_fp16_is_never_chosen_for_the_user() -> None:
     assert state.scale is None and state.components["model"].precision is None
 
 
+@pytest.mark.parametrize("optim", [AdamW(lr=4e-3), Muon(lr=4e-3)], ids=["AdamW", "Muon"])
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_half_precision_trains_and_keeps_float32_weights(precision: torch.dtype) -> None:
-    recipe = plain(samples=16 * 30, optim=AdamW(lr=4e-3))
+def test_half_precision_trains_and_keeps_float32_weights(precision: torch.dtype, optim: Any) -> None:
+    recipe = plain(samples=16 * 30, optim=optim)
     state, steps = run(recipe, precision=precision)
     assert all(v.dtype == torch.float32 for v in state.named.values())
     assert state.components["model"].precision == precision
@@ -765,7 +772,11 @@ def test_an_overflow_of_the_scale_is_a_rescale() -> None:
 
 
 @pytest.mark.parametrize(
-    "make, precision", [(plain, None), (adversarial, None), (conditioned, None), (plain, torch.float16)]
+    "make, precision",
+    [
+        *((make, None) for make in (plain, adversarial, conditioned, orthogonal)),
+        *((make, torch.float16) for make in (plain, orthogonal)),
+    ],
 )
 def test_a_state_that_is_written_and_read_goes_on_to_the_bit(make: Any, precision: torch.dtype | None) -> None:
     """All that matters is in the weights, `groups` and `seen`: also the loss scale, and the window of the log."""

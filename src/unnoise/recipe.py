@@ -16,7 +16,7 @@ from unnoise.core.objective import Denoising, Objective
 from unnoise.core.sampler import Sampler
 from unnoise.data.augment import Augmentation
 from unnoise.data.dataset import Source
-from unnoise.optim import AdamW
+from unnoise.optim import AdamW, Optim
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, UniformGrid
 from unnoise.spec import Build, Pending
@@ -77,7 +77,7 @@ class Phase:
 
     objective: Objective
     modules: Sequence[str]
-    optim: AdamW
+    optim: Optim
     every: int = 1
 
 
@@ -114,7 +114,7 @@ class Recipe:
     codec: Codec | Pending
     objective: Objective = Denoising()
     conditioner: Conditioner | None = None
-    optim: AdamW = field(default_factory=AdamW)
+    optim: Optim = field(default_factory=AdamW)
     batch: int = 128
     micro: int = 1
     samples: int = 128_000

@@ -19,7 +19,7 @@ from unnoise.capture import Captured
 from unnoise.core.objective import EDGES, Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
-from unnoise.optim import Ema, LossScale, guarded_step
+from unnoise.optim import Ema, LossScale, guarded_step, hidden_matrices
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime
 
@@ -82,7 +82,12 @@ class State:
         for module in self.networks.values():
             if hasattr(module, "precision"):
                 setattr(module, "precision", precision)  # noqa: B010 (a tensor or a module to mypy)
-        self.optimizers = [phase.optim.build(_parameters(self.components, phase)) for phase in self.phases]
+        self.optimizers = [
+            phase.optim.build(
+                _parameters(self.components, phase), hidden_matrices(self.components[k] for k in phase.modules)
+            )
+            for phase in self.phases
+        ]
         self.ema = Ema(self.named, recipe.widths)
         self.seen, self.total, self.seed = 0, total, seed
         self.scale = LossScale(device) if precision == torch.float16 else None

@@ -24,7 +24,7 @@ from unnoise.judges.autoregressive import NextToken
 from unnoise.metrics.figure import Figure
 from unnoise.metrics.ngram import Fitted, Ngram
 from unnoise.model import Model
-from unnoise.optim import AdamW
+from unnoise.optim import AdamW, Optim
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, fields_of
@@ -54,7 +54,7 @@ class BitsPerToken:
     """
 
     text: Source
-    optim: AdamW = field(default_factory=AdamW)
+    optim: Optim = field(default_factory=AdamW)
     batch: int = 128
     draws: int = 16
     seed: int = 0

@@ -64,6 +64,11 @@ class Autoencoder(nn.Module):
         self.head = conv(2, widths[0], channels, 3)
         channels_last(self)
 
+    @property
+    def ends(self) -> list[nn.Module]:
+        """The layers that read the input or write the output, see `optim.hidden_matrices`."""
+        return [self.encoder[0], self.encoder[-1], self.decoder[0], self.head]
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (in [-30, 20]) of q(z|x), each [B, latent, H / 2^(L-1), W / 2^(L-1)].
 

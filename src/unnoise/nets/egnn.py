@@ -74,6 +74,12 @@ class EGNN(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = zero(nn.Linear(width, outputs))
 
+    @property
+    def ends(self) -> list[nn.Module]:
+        """The layers that read the input or write the output, see `optim.hidden_matrices`."""
+        distances = [m for k, m in self.named_modules() if k.endswith(".distances")]
+        return [self.stem, self.head, *self.embed.inputs, *self.embed_types.inputs, *distances]
+
     def forward(
         self, x: Mapping[str, Tensor], c_noise: Tensor | Mapping[str, Tensor], **cond: Tensor
     ) -> dict[str, Tensor]:

@@ -110,6 +110,11 @@ class Embedding(nn.Module):
         self.vector = nn.Linear(vector, width) if vector else None
         self.vectors = nn.ModuleDict({k: zero(nn.Linear(n, width, bias=False)) for k, n in (vectors or {}).items()})
 
+    @property
+    def inputs(self) -> list[nn.Module]:
+        """The layers that read the noise level and the vectors."""
+        return [self.inner, *([self.vector] if self.vector else []), *self.vectors.values()]
+
     def forward(self, c_noise: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The embedding [B, *sizes, E].
 

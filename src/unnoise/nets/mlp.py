@@ -55,6 +55,11 @@ class MLP(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = zero(nn.Linear(width, out_channels or channels))
 
+    @property
+    def ends(self) -> list[nn.Module]:
+        """The layers that read the input or write the output, see `optim.hidden_matrices`."""
+        return [self.stem, self.head, *self.embed.inputs]
+
     def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
         """The output [B, out_channels].
 

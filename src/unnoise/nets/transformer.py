@@ -86,6 +86,11 @@ class Transformer(nn.Module):
         self.norm = _AdaptiveNorm(width)
         self.head = zero(nn.Linear(width, outputs or channels or vocabulary or 0))
 
+    @property
+    def ends(self) -> list[nn.Module]:
+        """The layers that read the input or write the output, see `optim.hidden_matrices`."""
+        return [self.stem, self.head, *self.embed.inputs]
+
     def forward(self, x: Tensor, c_noise: Tensor | None = None, **cond: Tensor) -> Tensor:
         """The output [B, N, outputs]; 0 where the mask is False.
 

@@ -128,6 +128,11 @@ class UNet(nn.Module):
             channels_last(self)
 
     @property
+    def ends(self) -> list[nn.Module]:
+        """The layers that read the input or write the output, see `optim.hidden_matrices`."""
+        return [self.stem, self.head, *self.embed.inputs]
+
+    @property
     def _widths(self) -> list[int]:
         return [int(self.width * m) for m in self.multipliers]
 

@@ -65,8 +65,12 @@ class AdamW:
         """The learning rate of the step after which `seen` samples of `total` (None: not known yet) have been seen."""
         return self.lr * self.rate(seen, total)
 
-    def build(self, params: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    def build(self, params: Iterable[nn.Parameter], matrices: Iterable[nn.Parameter] = ()) -> torch.optim.AdamW:
         """The optimiser of `params`, fused, its learning rate a float32 scalar tensor on their device.
+
+        Args:
+            params: all parameters.
+            matrices: without effect: to AdamW all are alike.
 
         Raises:
             ValueError: without parameters, or with parameters on several devices.
@@ -106,7 +110,7 @@ def guarded_step(
     applied, clipped and unscaled (after a skipped one, nothing of use).
 
     Args:
-        optimizer: from `AdamW.build`: fused, learning rate a tensor.
+        optimizer: from `AdamW.build` or `Muon.build`: fused, learning rate a tensor.
         params: the parameters of that optimizer; those without a gradient are passed over.
         clip: largest global L2 norm of the gradients; None: no clipping.
         lr: learning rate of this step.
