@@ -36,7 +36,7 @@ class Captured:
         if device.type != "cuda":
             raise UserError(f"--capture records CUDA graphs, and the device is {device}: leave it out")
         self._call, self._left = call, warm
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: dict[str, Tensor] = {}
         self._out: Any = None

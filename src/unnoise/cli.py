@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False, help="torch.compile the networks"
     )
+    train.add_argument(
+        "--capture", action=argparse.BooleanOptionalAction, default=False, help="replay training steps as a CUDA graph"
+    )
     length = train.add_mutually_exclusive_group()
     length.add_argument("--samples", type=int, metavar="N", help="samples to see, in the place of the recipe's")
     length.add_argument("--minutes", type=float, metavar="M", help="train for so long instead")
@@ -206,6 +209,7 @@ def _train(o: argparse.Namespace) -> None:
             seed=o.seed,
             precision=o.precision,
             compiled=o.compile,
+            captured=o.capture,
             samples=o.samples,
             minutes=o.minutes,
             parent=o.parent,

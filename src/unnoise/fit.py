@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -73,6 +73,7 @@ def start(
     seed: int = 0,
     precision: str | None = None,
     compiled: bool = False,
+    captured: bool = False,
     samples: int | None = None,
     minutes: float | None = None,
     parent: Path | None = None,
@@ -88,7 +89,8 @@ def start(
         run: rank and world; None: this process alone, on the fastest device.
         seed: of everything.
         precision: "fp32", "bf16" or "fp16"; None: `default_precision`.
-        compiled: torch.compile the networks.
+        compiled: torch.compile the networks, for training; what is looked at meanwhile is evaluated as it is.
+        captured: replay training steps as a CUDA graph, see `train.train`.
         samples: samples to see, in the place of the recipe's.
         minutes: instead, how long to train: the rate of the first 5 % fixes the number of samples.
         parent: a run or model whose weights to start from, where they fit.
@@ -114,7 +116,14 @@ def start(
         measure(loaded(data.train["x"], MEASURED_BY))
     if parent is not None:
         _adopt(state, parent, types, run)
-    facts = {"precision": precision, "compiled": compiled, "minutes": minutes, "elapsed": 0.0, "about": data.about}
+    facts = {
+        "precision": precision,
+        "compiled": compiled,
+        "captured": captured,
+        "minutes": minutes,
+        "elapsed": 0.0,
+        "about": data.about,
+    }
     session = Session(recipe, path, run, state, data, facts, loggers, workers)
     session.prepare()
     session.save()
@@ -261,7 +270,7 @@ class Session:
         stream = closing(batches(self.data.train, recipe.batch, workers=self.workers, **given))
         saved = time.monotonic()
         with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
-            for progress in train(recipe, state, source, run):
+            for progress in train(recipe, state, source, run, captured=self.facts.get("captured", False)):
                 step = state.seen // recipe.batch
                 if state.total is None:
                     self._fix_total()
@@ -273,7 +282,7 @@ class Session:
                 if step % recipe.log_every == 0 or state.seen == state.total:
                     self.log(progress, bar)
                 if self._preview_due() and run.is_main and "process" in state.components:
-                    with state.averaged(recipe.average):
+                    with state.averaged(recipe.average), self._as_they_are():
                         preview(self.model(), self.path / "samples", state.seen, self.data, self.loggers)
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.save()
@@ -311,7 +320,8 @@ class Session:
         if not self.run.is_main:
             return
         if len(self.watched["x"]):
-            values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
+            with self._as_they_are():
+                values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
         values |= {"seconds": round(self.elapsed, 2)}
         for logger in self.loggers:
             logger.log(state.seen, values)
@@ -325,6 +335,10 @@ class Session:
             say(f"{state.seen}{of} samples  {line}  {rate:.0f} samples/s")
         if values["skipped"]:
             say(f"{values['skipped']} steps with gradients that were not finite were skipped so far")
+
+    def _as_they_are(self) -> AbstractContextManager[Any]:
+        """Within, compiled networks run as they are: modes and shapes other than a step's would compile anew."""
+        return torch.compiler.set_stance("force_eager") if self.facts["compiled"] else nullcontext()
 
     def model(self) -> Model:
         """The model as it stands, sharing the weights in training."""

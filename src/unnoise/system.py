@@ -229,7 +229,8 @@ class System:
         said, made = self.conditions(n, seed, cond), dict[str, Samples]()
         for k, (name, model) in enumerate(self.models.items()):
             linked = self._linked(name)
-            own = {c: v for c, v in said.items() if c in _names(model) and c not in linked}
+            own: dict[str, Any] = {c: v for c, v in said.items() if c in _names(model) and c not in linked}
+            own |= {c: made[source].raw for c, source in linked.items()}
             made[name] = model.sample(
                 n,
                 seed=seed + k * APART,
@@ -239,7 +240,6 @@ class System:
                 batch=batch,
                 deterministic=deterministic,
                 **own,
-                **{c: made[source].raw for c, source in linked.items()},
             )
         if stages:
             return made
