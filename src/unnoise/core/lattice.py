@@ -43,6 +43,26 @@ class Lattice:
             raise ValueError(f"{float(x[wrong][0]):.6g} is none of the {self.count} values, {self.step:.6g} apart")
         return k.long()
 
+    def log_posterior(
+        self, x0: Float[Tensor, " *shape"], eps: Float[Tensor, " *shape"], logsnr: Float[Tensor, ""]
+    ) -> Float[Tensor, " *shape"]:
+        """log P(x0 | x) at x = alpha x0 + sigma eps, P(v | x) proportional to N(x; alpha v, sigma^2) over the values v.
+
+        With r = step alpha / sigma and k the number of steps from x0 to v it is -log sum_k exp(k r eps - (k r)^2 / 2),
+        without a difference of numbers that are almost equal. It takes `count` numbers an element.
+
+        Source: Kingma et al. 2021, arXiv:2107.00630, section 3.3 (a decoder without weights).
+
+        Args:
+            x0: values of the lattice.
+            eps: of the shape of x0.
+            logsnr: of the level; gradients flow.
+        """
+        place = (x0 / self.step + (self.count - 1) / 2).round()
+        away = torch.arange(self.count, device=x0.device) - place[..., None]
+        steps = away * (self.step * (logsnr / 2).exp()).to(x0.dtype)
+        return -(steps * (eps[..., None] - steps / 2)).logsumexp(-1)
+
     def log_mass(
         self, x0: Float[Tensor, " ..."], mean: Float[Tensor, " ..."], std: Float[Tensor, " ..."]
     ) -> Float[Tensor, " ..."]:

@@ -38,8 +38,8 @@ def noise_features(c_noise: Tensor, count: int, scale: float) -> Tensor:
 def fourier_features(x: Tensor, octaves: Sequence[int]) -> Tensor:
     """[B, C, *spatial] -> [B, 2 C len(octaves), *spatial]: sin(2^n pi x) of all channels, then cos, for each n in turn.
 
-    What a network needs to see of the last bits: of pixels of 8 bits in [-1, 1], 2 / 255 apart, the phase for n = 7 turns
-    by about pi from a value to the next. Computed in the dtype of x, which must resolve 2^-n: bfloat16 does not.
+    What a network needs to see the last bits: of pixels of 8 bits in [-1, 1], 2 / 255 apart, the phase for n = 7 turns
+    by about pi from one value to the next. Computed in the dtype of x, which must resolve 2^-n: bfloat16 does not.
 
     Source: Kingma et al. 2021 (VDM), arXiv 2107.00630, appendix C.
 
