@@ -134,6 +134,20 @@ def test_the_decoder_is_bayes_rule(logsnr: float) -> None:
     slopes = [torch.autograd.grad(v.sum(), end, retain_graph=True)[0] for v in (found, want)]
     torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-9)
     assert bool((lattice.log_posterior(x0.float(), eps.float(), end.float()) - found).abs().max() < 1e-4)
+    for least in (logsnr, logsnr - 3):  # fewer values are looked at, and nothing is lost
+        torch.testing.assert_close(lattice.log_posterior(x0, eps, end, least), found, rtol=1e-12, atol=1e-14)
+
+
+def test_the_decoder_looks_at_few_of_many_values() -> None:
+    """8 bits, both ends of the range among them."""
+    lattice, n = Lattice(256, 2 / 255), 5000
+    x0 = torch.linspace(-1, 1, 256, dtype=D).repeat(n // 256 + 1)[:n]
+    eps = Rng.of(range(n)).normal(torch.zeros(n, 1, dtype=D))[:, 0]
+    for logsnr in (6.0, 9.5, 13.3):
+        end = torch.tensor(logsnr, dtype=D)
+        few, all_ = (lattice.log_posterior(x0, eps, end, least) for least in (logsnr, -math.inf))
+        torch.testing.assert_close(few, all_, rtol=1e-12, atol=1e-14)
+        assert few.dtype == D and float(few.max()) <= 0
 
 
 def test_the_interior_of_the_schedule_does_not_matter_in_expectation() -> None:

@@ -45,7 +45,7 @@ def test_the_recipe_is_whole() -> None:
     recipe: Any = cifar10_likelihood.recipe()
     assert build(describe(recipe), lazy=True).objective == recipe.objective == recipe.judge.objective
     parts = recipe.components()
-    assert parts["model"].interval == parts["schedule"].interval == (-9, 17)
+    assert parts["model"].interval == parts["schedule"].interval == (-9, 16)
     assert [float(e.detach()) for e in parts["schedule"].ends()] == pytest.approx([-5.0, 13.3])
     with pytest.raises(ValueError, match="density is the component 'schedule', which `more` lacks"):
         replace(recipe, more={}).components()

@@ -97,8 +97,7 @@ class OverLevels(Protocol):
 
     @property
     def density(self) -> Any:
-        """Which levels are trained: a `Density`, or the name of the component that is one; its interval must lie in
-        that of the denoiser."""
+        """Which levels are trained, inside the denoiser's interval: a `Density`, or the name of the component."""
         ...
 
     @property

@@ -120,7 +120,8 @@ class VariationalBound(AtDrawnLevels):
         if lattice is None:
             log_p = -(eps.square() + math.log(2 * math.pi)) / 2 + (high / 2).to(eps.dtype)
         else:
-            log_p = lattice.log_posterior(at.x0, eps, high)
+            least = density.high[0] if isinstance(density, LearnedSchedule) else density.interval[1]
+            log_p = lattice.log_posterior(at.x0, eps, high, least)
         level = Level(at.exact.alpha.detach(), at.exact.sigma.detach())
         return Terms(diffusion, prior, -row_mean(log_p, at.mask), level, (low, high))
 

@@ -52,7 +52,7 @@ def recipe() -> Recipe:
         samples=3_000_000,
         sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=10), steps=50),
         judge=ContinuousBound(objective),
-        more={"schedule": Build(LearnedSchedule, low=(-9.0, -1.0), high=(9.6, 17.0))},
+        more={"schedule": Build(LearnedSchedule, low=(-9.0, -1.0), high=(10.6, 16.0))},
         trains=("model", "schedule"),
         augment=Mirror(),
     )
