@@ -20,7 +20,7 @@ from unnoise.core.rng import Rng
 from unnoise.core.schedule import Karras
 from unnoise.core.space import Padded, ZeroCoM
 from unnoise.core.variational import Terms, VariationalBound
-from unnoise.spec import build, describe
+from unnoise.spec import Build, build, describe
 
 D = torch.float64
 MEAN, STD = 0.3, 0.5
@@ -254,6 +254,9 @@ def test_elements_that_do_not_exist_do_not_count() -> None:
 def test_what_has_no_bound_is_refused(unchecked: None) -> None:
     with pytest.raises(ValueError, match="no bound in ZeroCoM"):
         VariationalBound(process=Gaussian(ZeroCoM()))
+    for weights in (learned(), Build(LearnedSchedule)):
+        with pytest.raises(ValueError, match="has weights and belongs into the state"):
+            VariationalBound(weights)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="of one Gaussian state"):
         VariationalBound(LogNormalSigma()).terms(
             evenly(2), {"model": Known(normal)}, {"x": torch.zeros(2, 3, dtype=torch.int64)}, Rng.of(range(2))

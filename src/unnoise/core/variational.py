@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise.core.density import Density, UniformTime
 from unnoise.core.lattice import Lattice
@@ -77,6 +77,13 @@ class VariationalBound(AtDrawnLevels):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.density, str) and (
+            isinstance(self.density, nn.Module) or not isinstance(self.density, Density)
+        ):
+            raise ValueError(
+                f"density is a value, or the name of a component: a {type(self.density).__name__} has weights and "
+                "belongs into the state, as in more={'schedule': ..}, density='schedule'"
+            )
         if not self.process.space.elementwise:
             raise ValueError(
                 f"no bound in {type(self.process.space).__name__}, which moves all elements of a row together"
