@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -109,7 +110,12 @@ class VariationalBound(AtDrawnLevels):
         """
         density: Any = components[self.density] if isinstance(self.density, str) else self.density
         factor = _Factor()
-        drawn = (lambda v: density.drawn(v, factor)) if isinstance(density, LearnedSchedule) else density
+        drawn: Any
+        if isinstance(density, LearnedSchedule):
+            drawn, (low, high), least = partial(density.drawn, interior=factor), density.ends(), density.high[0]
+        else:
+            drawn, least = density, density.interval[1]
+            low, high = (torch.full((), end, dtype=u.dtype, device=u.device) for end in density.interval)
         at, model = pose(self, u, components, batch, rng, drop, drawn), components[self.model]
         if isinstance(at.x0, Mapping) or not at.x0.is_floating_point():
             raise ValueError("the bound is of one Gaussian state: train parts with Joint, tokens with MaskedTokens")
@@ -119,7 +125,6 @@ class VariationalBound(AtDrawnLevels):
         diffusion = (weight / 2).to(residual.dtype) * residual
         factor.value = 2 * diffusion.detach()
 
-        low, high = density.ends() if isinstance(density, LearnedSchedule) else _fixed(density, at.log_p)
         prior = row_mean(at.x0.square() * (low.exp() / 2).to(at.x0.dtype), at.mask)
         eps = at.process.noise(at.x0, rng.fold(5))
         codec = components.get("codec")
@@ -127,7 +132,6 @@ class VariationalBound(AtDrawnLevels):
         if lattice is None:
             log_p = -(eps.square() + math.log(2 * math.pi)) / 2 + (high / 2).to(eps.dtype)
         else:
-            least = density.high[0] if isinstance(density, LearnedSchedule) else density.interval[1]
             log_p = lattice.log_posterior(at.x0, eps, high, least)
         level = Level(at.exact.alpha.detach(), at.exact.sigma.detach())
         return Terms(diffusion, prior, -row_mean(log_p, at.mask), level, (low, high))
@@ -142,8 +146,3 @@ class _Factor:
         if x.requires_grad:
             x.register_hook(lambda gradient: gradient * self.value.to(gradient))  # type: ignore[no-untyped-call]
         return x
-
-
-def _fixed(density: Density, like: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = (torch.full((), end, dtype=like.dtype, device=like.device) for end in density.interval)
-    return low, high

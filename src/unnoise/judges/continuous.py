@@ -42,7 +42,7 @@ class ContinuousBound:
         count: of held-out rows, unless told otherwise; all of them where there are fewer.
     """
 
-    objective: VariationalBound
+    objective: VariationalBound = VariationalBound("schedule")
     draws: int = 16
     batch: int = 128
     count: int = 10_000
