@@ -146,10 +146,14 @@ class Recipe:
         process, density = (getattr(self.objective, k, None) for k in ("process", "density"))
         if process is not None:
             values["process"] = process
+        if isinstance(density, str):  # a component: made first, since it says which levels the denoiser is for
+            if density not in self.more:
+                raise ValueError(f"the objective's density is the component {density!r}, which `more` lacks")
+            values[density] = density = _made(self.more[density])
         if density is not None and isinstance(self.model, Build) and self.model.cls is Preconditioned:
             # The trained interval follows from the density, unless the recipe states a wider one.
             values["model"] = Build(Preconditioned, **{"interval": density.interval, **self.model.args})
-        built = {k: v() if isinstance(v, Pending) else v for k, v in values.items() if v is not None}
+        built = {k: _made(v) for k, v in values.items() if v is not None}
         if density is not None:
             _check_interval(built.get("model"), density.interval)
         return built
@@ -157,6 +161,10 @@ class Recipe:
     def all_phases(self) -> tuple[Phase, ...]:
         """The model's own phase, and the others."""
         return (Phase(self.objective, self.trains, self.optim), *self.phases)
+
+
+def _made(value: Any) -> Any:
+    return value() if isinstance(value, Pending) else value
 
 
 def _check_told(augment: Augmentation, conditioner: Any) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from unnoise.nets import UNet
 from unnoise.nets.attention import CrossAttention, SelfAttention
+from unnoise.nets.embedding import fourier_features
 from unnoise.nets.layers import crop, pad
 
 Make = Callable[..., UNet]
@@ -64,9 +66,10 @@ def test_level_of_each_frame(unet: Make) -> None:
         net(x[:, :, 0], c)
 
 
-def test_forward_mode_derivative_agrees_with_finite_difference(unet: Make, everything: tuple) -> None:
+@pytest.mark.parametrize("octaves", [(), (1, 2)])
+def test_forward_mode_derivative_agrees_with_finite_difference(unet: Make, everything: tuple, octaves: tuple) -> None:
     arguments, cond = everything
-    net = unet(noise_scale=10.0, **arguments).double()
+    net = unet(noise_scale=10.0, octaves=octaves, **arguments).double()
     cond = {name: c.double() if c.is_floating_point() else c for name, c in cond.items()}
     point = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
     way = torch.randn_like(point[0]), torch.ones_like(point[1])
@@ -78,6 +81,35 @@ def test_forward_mode_derivative_agrees_with_finite_difference(unet: Make, every
     value, derivative = torch.func.jvp(lambda x, c: net(x, c, **cond), point, way)
     torch.testing.assert_close(value, at(0.0))  # explicit attention of the forward mode, and the fused one
     torch.testing.assert_close(derivative, (at(1e-5) - at(-1e-5)) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
+def test_fourier_features_are_the_closed_form() -> None:
+    """VDM, appendix C: neighbouring values of 8 bits, almost equal as numbers, are far apart as features."""
+    x = torch.tensor([-1.0, 0.0, 0.25, 2 / 255], dtype=torch.float64).view(1, 2, 2)
+    features = fourier_features(x, (0, 7))
+    assert features.shape == (1, 8, 2)
+    for k, (n, f) in enumerate([(0, math.sin), (0, math.cos), (7, math.sin), (7, math.cos)]):
+        want = torch.tensor([f(2**n * math.pi * v) for v in x.flatten()], dtype=torch.float64).view(1, 2, 2)
+        torch.testing.assert_close(features[:, 2 * k : 2 * k + 2], want, rtol=0, atol=1e-12)
+    pixels = torch.linspace(-1, 1, 256, dtype=torch.float64).view(1, 1, -1)
+    table = fourier_features(pixels, (7, 8))
+    assert float((table[..., 1:] - table[..., :-1]).norm(dim=1).min()) > 1.9
+
+
+def test_octaves_are_further_channels_of_the_input(unet: Make) -> None:
+    """The network with octaves is the one without whose stem was given the features."""
+    net, plain = (
+        unet(octaves=(0, 1)),
+        UNet(channels=10, out_channels=2, width=8, multipliers=(1, 2), blocks=1, attention=(2,), head_width=4),
+    )
+    plain.load_state_dict(net.state_dict())
+    x, c = torch.randn(2, 2, 7, 9), torch.rand(2)
+    features = torch.cat([x, *(f(2**n * math.pi * x) for n in (0, 1) for f in (torch.sin, torch.cos))], 1)
+    torch.testing.assert_close(net(x, c), plain(features, c))
+    assert net(x, c).shape == x.shape
+    with_image = unet(octaves=(3,), image=1)
+    assert with_image.stem.in_channels == 2 * 3 + 1
+    assert with_image(x, c, image=torch.randn(2, 1, 7, 9)).shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -143,6 +175,7 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
         "multipliers": (1, 0.5),
         "dropout": (0.0, 0.1),
         "head_width": 2,
+        "octaves": (7, 8),
     }
     net = UNet(**given, **arguments)
     names = list(inspect.signature(UNet).parameters)
@@ -164,6 +197,8 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
         ({"context": 4, "attention": (), "middle_attention": False}, "a context is attended to"),
         ({"labels": {"image": 3}}, "cannot be names of labels"),
         ({"dims": 4}, "dims must be 1, 2 or 3"),
+        ({"octaves": (-1,)}, "octaves must be different whole numbers >= 0"),
+        ({"octaves": (7, 7)}, "octaves must be"),
         ({"width": 7}, "even"),
     ],
 )

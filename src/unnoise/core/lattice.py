@@ -12,6 +12,9 @@ from torch import Tensor
 
 from unnoise.core.level import exact
 
+_FAR = 24.0
+"""Standard deviations beyond which a value has no probability in any precision."""
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -42,6 +45,34 @@ class Lattice:
         if bool(wrong.any()):
             raise ValueError(f"{float(x[wrong][0]):.6g} is none of the {self.count} values, {self.step:.6g} apart")
         return k.long()
+
+    def log_posterior(
+        self,
+        x0: Float[Tensor, " *shape"],
+        eps: Float[Tensor, " *shape"],
+        logsnr: Float[Tensor, ""],
+        least: float = -math.inf,
+    ) -> Float[Tensor, " *shape"]:
+        """log P(x0 | x) at x = alpha x0 + sigma eps, P(v | x) proportional to N(x; alpha v, sigma^2) over the values v.
+
+        With r = step alpha / sigma and k the number of steps from x0 to v it is -log sum_k exp(k r eps - (k r)^2 / 2),
+        without a difference of numbers that are almost equal. Values with |k r| > 24 are left out: below e^-96 of the
+        sum for |eps| <= 8. How many these are at least is known from `least`, so that nothing waits for the device.
+
+        Source: Kingma et al. 2021, arXiv:2107.00630, section 3.3 (a decoder without weights).
+
+        Args:
+            x0: values of the lattice.
+            eps: of the shape of x0.
+            logsnr: of the level; gradients flow.
+            least: a number that logsnr is not below.
+        """
+        reach = min(self.count - 1, math.ceil(_FAR / max(self.step * math.exp(least / 2), 1e-9)))
+        k = torch.arange(-reach, reach + 1, device=x0.device)
+        place = (x0 / self.step + (self.count - 1) / 2).round()[..., None] + k
+        steps = k * (self.step * (logsnr / 2).exp()).to(x0.dtype)
+        exponents = steps * eps[..., None] - steps.square() / 2
+        return -exponents.masked_fill((place < 0) | (place >= self.count), -math.inf).logsumexp(-1)
 
     def log_mass(
         self, x0: Float[Tensor, " ..."], mean: Float[Tensor, " ..."], std: Float[Tensor, " ..."]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -99,8 +99,8 @@ class OverLevels(Protocol):
     """An objective that draws noise levels: what a denoiser is trained by."""
 
     @property
-    def density(self) -> Density:
-        """Which levels are trained; its interval must lie in that of the denoiser."""
+    def density(self) -> Any:
+        """Which levels are trained, inside the denoiser's interval: a `Density`, or the name of the component."""
         ...
 
     @property
@@ -135,8 +135,19 @@ class Posed(NamedTuple):
     mask: Bool[Tensor, "b n"] | None
 
 
-def pose(objective: OverLevels, u: Tensor, components: Components, batch: Batch, rng: Rng, drop: float) -> Posed:
-    """Encode a batch and its conditions, bind the process to its mask, find the levels at quantiles u."""
+def pose(
+    objective: OverLevels,
+    u: Tensor,
+    components: Components,
+    batch: Batch,
+    rng: Rng,
+    drop: float,
+    density: Callable[[Tensor], tuple[Level, Tensor]] | None = None,
+) -> Posed:
+    """Encode a batch and its conditions, bind the process to its mask, find the levels at quantiles u.
+
+    `density` stands in the place of the objective's own, where that is a component of the state.
+    """
     codec, conditioner = components.get("codec"), components.get("conditioner")
     x0 = codec.encode(batch["x"], rng.fold(2)) if codec is not None else batch["x"]
     cond: Mapping[str, Tensor] = {}
@@ -146,7 +157,7 @@ def pose(objective: OverLevels, u: Tensor, components: Components, batch: Batch,
             cond = unsaid(conditioner, cond, rng.fold(3), drop)
     mask = cond.get("mask", batch.get("mask"))
     process = objective.process if mask is None else objective.process.bind(mask)
-    exact, log_p = objective.density(u)
+    exact, log_p = (density or objective.density)(u)
     states = x0.values() if isinstance(x0, Mapping) else [x0]
     dtype = next((x.dtype for x in states if x.is_floating_point()), torch.float32)
     return Posed(_in_space(process, x0), cond, process, exact.to(dtype=dtype), exact, log_p, mask)

@@ -4,6 +4,7 @@ from unnoise.judges.attributes import Attributes
 from unnoise.judges.bound import Bound
 from unnoise.judges.cas import ClassificationAccuracy
 from unnoise.judges.classifier import Classifier
+from unnoise.judges.continuous import ContinuousBound
 from unnoise.judges.distances import Distances, Means
 from unnoise.judges.fewsteps import FewSteps
 from unnoise.judges.inception import Inception
@@ -20,6 +21,7 @@ __all__ = [
     "Bound",
     "ClassificationAccuracy",
     "Classifier",
+    "ContinuousBound",
     "Distances",
     "FewSteps",
     "Inception",

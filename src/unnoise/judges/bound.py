@@ -24,6 +24,9 @@ from unnoise.model import Model
 from unnoise.sample.plan import check_interval
 from unnoise.trial import Trial
 
+CHUNK = 2048
+"""Rows at a time whose elements are counted."""
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -55,16 +58,8 @@ class Bound:
         Raises:
             UserError: for a model whose states are not one Gaussian tensor, or whose codec keeps no density.
         """
-        codec: Any = model.codec
-        if not isinstance(model.process, Gaussian) or not hasattr(codec, "log_det"):
-            raise UserError(
-                f"the bound is of Gaussian states with a density of the raw data; this model's are of "
-                f"{type(model.process).__name__} and {type(codec).__name__}"
-            )
-        held_out = {k: v[: trial.n] for k, v in data.held_out.items()}
-        rows, figures = len(held_out["x"]), []
-        if not rows:
-            raise UserError("there are no held-out data to measure the bound of")
+        held_out, figures = bounded(model, data, trial), []
+        rows = len(held_out["x"])
         for steps in [trial.settings["steps"]] if "steps" in trial.settings else self.steps:
             levels = model.settings(steps=steps).levels(getattr(model.denoiser, "interval", (-math.inf, math.inf)))
             check_interval(levels, getattr(model.denoiser, "interval", (-math.inf, math.inf)))
@@ -72,8 +67,7 @@ class Bound:
             trial.say(f"the bound of {rows} held-out rows over {steps} steps")
             for var, bits in self._bits(model, held_out, levels, trial).items():
                 figures.append(figure(f"bits per dimension, {steps} steps, {var} variance", bits.tolist(), None))
-        simple = independent(codec, loaded(data.train["x"]), held_out["x"])
-        return [*figures, figure("bits per dimension of independent elements", simple.tolist(), None)]
+        return [*figures, baseline(model, data, held_out)]
 
     def _bits(self, model: Model, columns: Mapping[str, Tensor], levels: Level, trial: Trial) -> dict[Variance, Tensor]:
         """Of each row [N], the mean over repeats."""
@@ -108,6 +102,28 @@ class Bound:
         return {var: bits(nats.total, model.codec) for var, nats in found.items()}
 
 
+def bounded(model: Model, data: Dataset, trial: Trial) -> dict[str, Tensor]:
+    """The first n held-out rows, whose bound is to be measured.
+
+    Raises:
+        UserError: where there are none, or the model is not one whose data have a bound.
+    """
+    if not isinstance(model.process, Gaussian) or not hasattr(model.codec, "log_det"):
+        raise UserError(
+            f"the bound is of Gaussian states with a density of the raw data; this model's are of "
+            f"{type(model.process).__name__} and {type(model.codec).__name__}"
+        )
+    if not len(data.held_out["x"]):
+        raise UserError("there are no held-out data to measure the bound of")
+    return {k: v[: trial.n] for k, v in data.held_out.items()}
+
+
+def baseline(model: Model, data: Dataset, held_out: Mapping[str, Tensor]) -> Figure:
+    """What a model must go below: independent elements fitted to the training data; see `Bound`."""
+    simple = independent(model.codec, loaded(data.train["x"]), held_out["x"])
+    return figure("bits per dimension of independent elements", simple.tolist(), None)
+
+
 def bits(nats: Tensor, codec: Any) -> Tensor:
     """-log p [N] of rows of states, a probability where the raw data are integers, in bits an element of raw data."""
     return bits_per_dimension(nats, codec.blank(1).numel(), 0.0 if codec.bins is not None else codec.log_det)
@@ -115,13 +131,18 @@ def bits(nats: Tensor, codec: Any) -> Tensor:
 
 def independent(codec: Any, train: Tensor, x: Tensor) -> Tensor:
     """Bits an element of each row of raw data x under independent elements fitted to `train`; see `Bound`."""
-    rng = Rng.of(0)
-    seen, new = (codec.encode(raw, rng).flatten(1).double() for raw in (train, x))
     lattice = Lattice.of(codec)
+
+    def states(raw: Tensor) -> Tensor:
+        return codec.encode(raw, Rng.of(0)).flatten(1).double()
+
     if lattice is None:
+        seen, new = states(train), states(x)
         mean, std = seen.mean(0), seen.std(0)
         return bits((((new - mean) / std) ** 2 / 2 + std.log() + 0.5 * math.log(2 * math.pi)).sum(1), codec)
-    values = torch.arange(lattice.count)
-    counts = torch.stack([(column[:, None] == values).sum(0) for column in lattice.index(seen).T])
-    log_p = ((counts + 1).double() / (len(seen) + lattice.count)).log()
-    return bits(-log_p.gather(1, lattice.index(new).T).sum(0), codec)
+    first = lattice.count * torch.arange(codec.blank(1).numel())  # of each element's histogram, all in one row
+    counts = torch.zeros(len(first) * lattice.count, dtype=torch.int64)
+    for part in torch.split(train, CHUNK):
+        counts += torch.bincount((lattice.index(states(part)) + first).flatten(), minlength=len(counts))
+    log_p = ((counts + 1).double() / (len(train) + lattice.count)).log()
+    return bits(torch.cat([-log_p[lattice.index(states(p)) + first].sum(1) for p in torch.split(x, CHUNK)]), codec)

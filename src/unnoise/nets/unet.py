@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.nets.attention import CrossAttention, SelfAttention
-from unnoise.nets.embedding import Embedding, check_conditions
+from unnoise.nets.embedding import Embedding, check_conditions, fourier_features
 from unnoise.nets.layers import Chain, Downsample, Given, Upsample, channels_last, conv, crop, group_norm, pad, zero
 from unnoise.nets.residual import ResidualBlock
 
@@ -50,6 +50,8 @@ class UNet(nn.Module):
         image: channels of image=[B, image, *spatial], concatenated to x; 0: no such condition.
         vectors: D by name of further conditions name=[B, D], zeros where there is nothing to say, which then change
             nothing: {"augment": 9}; see `Embedding`.
+        octaves: n of sin(2^n pi x) and cos(2^n pi x), which are concatenated to x: (7, 8) for the likelihood of 8 bits;
+            see `fourier_features`.
 
     Raises:
         ValueError: for arguments that do not fit together.
@@ -78,6 +80,7 @@ class UNet(nn.Module):
         context: int | None = None,
         image: int = 0,
         vectors: Mapping[str, int] | None = None,
+        octaves: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.channels, self.out_channels, self.dims = channels, out_channels, dims
@@ -88,7 +91,7 @@ class UNet(nn.Module):
         self.dropout = dropout if isinstance(dropout, int | float) else tuple(dropout)
         self.noise_scale = noise_scale
         self.labels, self.vector, self.context, self.image = dict(labels or {}), vector, context, image
-        self.vectors = dict(vectors or {})
+        self.vectors, self.octaves = dict(vectors or {}), tuple(octaves)
         self._validate()
         self.embed = Embedding(
             features=width,
@@ -99,7 +102,7 @@ class UNet(nn.Module):
             vectors=self.vectors,
         )
         widths = self._widths
-        self.stem = conv(dims, channels + image, widths[0], 3)
+        self.stem = conv(dims, channels * (1 + 2 * len(self.octaves)) + image, widths[0], 3)
         skips = [now := widths[0]]
         self.down = nn.ModuleList()
         for level in range(len(widths)):
@@ -191,7 +194,8 @@ class UNet(nn.Module):
         )
         given = Given(self.embed(self._levels(c_noise, x), cond), cond.get("context"), cond.get("context_mask"))
         sizes = x.shape[2:]
-        h = torch.cat([x, cond["image"]], dim=1) if self.image else x
+        h = torch.cat([x, fourier_features(x, self.octaves)], dim=1) if self.octaves else x
+        h = torch.cat([h, cond["image"]], dim=1) if self.image else h
         h = self.stem(pad(h, [s ** (len(self.multipliers) - 1) for s in self._strides]))
         skips = [h]
         for stage in self.down:
@@ -230,6 +234,8 @@ class UNet(nn.Module):
             raise ValueError(f"norm must be 'adaptive' or 'additive', got {self.norm!r}")
         if self.resample not in {"block", "strided"}:
             raise ValueError(f"resample must be 'block' or 'strided', got {self.resample!r}")
+        if any(n < 0 for n in self.octaves) or len(set(self.octaves)) < len(self.octaves):
+            raise ValueError(f"octaves must be different whole numbers >= 0, got {self.octaves}")
         if self.context and not self.attention and not self.middle_attention:
             raise ValueError(
                 "a context is attended to where the net attends: give `attention` or middle_attention=True"

@@ -1,4 +1,4 @@
-"""CIFAR-10, class-conditional: `cifar10` with a network that is told which of the ten classes, and guidance; not tuned."""
+"""CIFAR-10, class-conditional: `cifar10` with a network that is told the class, and guidance; not tuned."""
 
 from unnoise.recipe import Recipe
 from unnoise.recipes import cifar10
