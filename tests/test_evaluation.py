@@ -291,7 +291,7 @@ def test_two_evaluations_are_compared(cli: Cli, tiny: Path, tmp_path: Path) -> N
 
     assert cli("evaluate", "guided", *FEW, "-s", "judge.width=6").code == 0
     refused(cli("compare", "plain", "guided"), r"protocols \w{16} and \w{16} differ, .*: judge\.width: 8 and 6")
-    refused(cli("compare", "plain", "nowhere"), "no such file: nowhere")
+    refused(cli("compare", "plain", "nowhere"), "no such run: nowhere")
 
 
 def test_a_trained_run_keeps_its_training(cli: Cli, tiny: Path) -> None:

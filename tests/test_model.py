@@ -282,6 +282,20 @@ def test_a_saved_model_samples_the_same_bits(model: Model, tmp_path: Path) -> No
         Model.load(tmp_path / "m", weights=0.1)
 
 
+def test_a_model_is_saved_in_fewer_bits(model: Model, tmp_path: Path) -> None:
+    """Parameters only: loaded they are float32, and what they were rounded to; the file is half as large."""
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "half", torch.bfloat16)
+    again, net = Model.load(tmp_path / "half"), dict(model.denoiser.named_parameters())
+    for name, p in again.denoiser.named_parameters():
+        assert p.dtype == torch.float32 and torch.equal(p, net[name].bfloat16().float())
+    for name, b in again.denoiser.named_buffers():
+        assert torch.equal(b, model.denoiser.get_buffer(name))
+    size = [(tmp_path / k / "components/model/weights.safetensors").stat().st_size for k in ("half", "whole")]
+    assert 0.45 < size[0] / size[1] < 0.6
+    assert next(iter(net.values())).dtype == torch.float32  # what was saved is as it was
+
+
 def test_weights_are_those_asked_for(tiny: Path, tmp_path: Path) -> None:
     def weights(which: Any, path: Path = tiny) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in Model.load(path, weights=which).denoiser.parameters()])

@@ -17,6 +17,7 @@ from unnoise.errors import UserError
 from unnoise.version import __version__
 
 RUNS = Path("runs")
+SHIPPED = "; where no such path exists, a model that comes with the package: see `unnoise list`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     join.set_defaults(run_command=_join)
 
     sample = commands.add_parser("sample", help="sample a run or a system", description=_sample.__doc__)
-    sample.add_argument("run", type=Path, metavar="RUN", help="a run, a checkpoint, a saved model or a system")
+    sample.add_argument(
+        "run", type=Path, metavar="RUN", help=f"a run, a checkpoint, a saved model or a system{SHIPPED}"
+    )
     sample.add_argument("-n", type=int, default=16, help="how many (default 16)")
     sample.add_argument("--seed", type=int, default=0, help="of the first; sample i has seed + i (default 0)")
     sample.add_argument(
@@ -141,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.set_defaults(run_command=_sample)
 
     evaluate = commands.add_parser("evaluate", help="measure a run's samples", description=_evaluate.__doc__)
-    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("run", type=Path, metavar="RUN", help=f"a run, a checkpoint or a saved model{SHIPPED}")
     evaluate.add_argument(
         "-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of judge or data, repeatable"
     )
@@ -160,10 +163,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="also measure K of the averages that the run kept as training went on (default 0)",
     )
+    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="where to write what was found (default RUN)")
     evaluate.set_defaults(run_command=_evaluate)
 
     compare = commands.add_parser("compare", help="two evaluations side by side", description=_compare.__doc__)
-    compare.add_argument("a", type=Path, metavar="A", help="a run that was evaluated, or an evaluation.json")
+    compare.add_argument("a", type=Path, metavar="A", help=f"a run that was evaluated, or an evaluation.json{SHIPPED}")
     compare.add_argument("b", type=Path, metavar="B")
     compare.set_defaults(run_command=_compare)
 
@@ -372,7 +376,7 @@ def _number(name: str, text: str) -> int | float:
 
 
 def _evaluate(o: argparse.Namespace) -> None:
-    """Measure a run's samples, each figure beside that of held-out real data: RUN/evaluation.json and report.html."""
+    """Measure a run's samples, each figure beside that of held-out data: evaluation.json and report.html in RUN."""
     from dataclasses import replace
 
     from unnoise import report
@@ -390,6 +394,8 @@ def _evaluate(o: argparse.Namespace) -> None:
     with launch(o.device) as run:
         model = _model(o, run.device)
         settings = _settings(o, model)
+        if o.out is None and not o.run.exists():
+            raise UserError(f"{o.run} comes with the package, where nothing is written: say where to, --out FOLDER")
         if "recipe" not in model.facts:
             raise UserError(
                 f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by"
@@ -402,7 +408,8 @@ def _evaluate(o: argparse.Namespace) -> None:
         judge = recipe.judge
         if judge is None:
             raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
-        data = recipe.data.load()
+        data, out = recipe.data.load(), o.out or o.run
+        out.mkdir(parents=True, exist_ok=True)
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
         trial = Trial(o.n or judge.count, o.repeats, o.seed, settings, say, run)
         found = measure(model, judge, data, trial)
@@ -411,9 +418,9 @@ def _evaluate(o: argparse.Namespace) -> None:
             found = replace(found, history=history(o.run, o.history, judge, data, trial, _weights(o), _types(o)))
         if not run.is_main:
             return
-        found.save(o.run)
+        found.save(out)
         print(table(found.figures))
-        print(f"protocol {found.hash}; {report.of_run(o.run, found, model, data, trial)}")
+        print(f"protocol {found.hash}; {report.of_run(o.run, found, model, data, trial, o.out)}")
 
 
 def _compare(o: argparse.Namespace) -> None:
@@ -435,8 +442,8 @@ def _info(o: argparse.Namespace) -> None:
 
 
 def _list(o: argparse.Namespace) -> None:
-    """Recipes, samplers, networks, and the runs in ./runs."""
-    from unnoise import nets, recipes, sample
+    """Recipes, which of them come with trained weights, samplers, networks, and the runs in ./runs."""
+    from unnoise import nets, recipes, sample, shipped
 
     def summary(thing: Any) -> str:
         return (thing.__doc__ or "").strip().splitlines()[0]
@@ -444,7 +451,8 @@ def _list(o: argparse.Namespace) -> None:
     width = max(map(len, [*recipes.names(), *sample.__all__, *nets.__all__]))
     print("recipes")
     for name in recipes.names():
-        print(f"  {name:{width}}  {recipes.summary(name)}")
+        ready = f" [with weights: unnoise sample {name}]" if name in shipped.names() else ""
+        print(f"  {name:{width}}  {recipes.summary(name)}{ready}")
     for title, package in (("samplers", sample), ("networks", nets)):
         print(title)
         for name in package.__all__:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from unnoise import shipped
 from unnoise.cache import differences, digest, digest_of
 from unnoise.checkpoint import replace_json
 from unnoise.data.dataset import Dataset
@@ -51,7 +52,7 @@ class Evaluation:
         return digest(self.protocol)[:16]
 
     def save(self, run: Path) -> Path:
-        """Write RUN/evaluation.json in one replacement."""
+        """Write RUN/evaluation.json in one replacement; the folder exists."""
         content = {
             "figures": as_json(self.figures),
             "protocol_hash": self.hash,
@@ -64,11 +65,12 @@ class Evaluation:
 
     @staticmethod
     def read(path: Path) -> Evaluation:
-        """Of a run folder, or a file.
+        """Of a run folder, a file, or a model that comes with the package, by its name.
 
         Raises:
             UserError: where there is none, or one that was changed by hand or written before rulers had a hash.
         """
+        path = shipped.find(path)
         file = path / FILE if path.is_dir() else path
         if not file.is_file():
             raise UserError(f"no such file: {file}: unnoise evaluate {path} writes it")

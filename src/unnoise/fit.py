@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise import checkpoint
+from unnoise import checkpoint, shipped
 from unnoise.core.denoiser import Preconditioned
 from unnoise.data.dataset import Dataset, loaded, require_finite
 from unnoise.data.loader import reading
@@ -151,7 +151,7 @@ def resume(
         workers: processes that read data larger than memory, as for `start`.
     """
     path, run = Path(path), run or Runtime(pick_device())
-    contents = checkpoint.read(checkpoint.locate(path))
+    contents = checkpoint.read(checkpoint.locate(shipped.find(path)))
     facts = contents.facts
     if not (path / "latest").is_file() or "recipe" not in facts:
         raise checkpoint.CheckpointError(
@@ -219,6 +219,7 @@ class Session:
         self.recipe, self.path, self.run, self.state, self.data = recipe, path, run, state, data
         self.facts, self.begun = dict(facts), time.monotonic()
         self.before, self.first = float(facts["elapsed"]), state.seen
+        self.facts["machines"] = list(dict.fromkeys([*facts.get("machines", ()), run.machine]))
         self.loggers: list[Logger] = list(loggers)
         if workers is not None and workers < 0:
             raise UserError(f"the number of workers is at least 0, got {workers}")

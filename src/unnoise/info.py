@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unnoise import checkpoint, recipes, system
+from unnoise import checkpoint, recipes, shipped, system
 from unnoise.core.objective import EDGES
 from unnoise.data import Images
 from unnoise.data.arrays import read_npz
@@ -37,6 +37,8 @@ def lines(what: str, types: Sequence[type] = ()) -> Iterator[str]:
     elif (path / "latest").is_file() or (path / "manifest.json").is_file():
         yield from _run(path, types)
     elif path.suffix == ".py" or what in recipes.names():
+        if what in shipped.names():
+            yield from _shipped(what)
         yield from _recipe(recipes.load(what)[0])
     elif path.is_dir():
         yield from _folder(path)
@@ -152,6 +154,12 @@ def _run(path: Path, types: Sequence[type]) -> Iterator[str]:
                 yield f"  {low:>5} .. {high:<5} {show[0]} {show[1]}"
     if "recipe" in facts:
         yield from _recipe(build(facts["recipe"], types, lazy=True))
+
+
+def _shipped(name: str) -> Iterator[str]:
+    folder = shipped.WEIGHTS / name
+    yield from _contents(folder, checkpoint.read(folder))
+    yield f"these weights come with the package: unnoise sample {name}; model card: {folder / shipped.CARD}"
 
 
 def _contents(folder: Path, contents: checkpoint.Contents) -> Iterator[str]:

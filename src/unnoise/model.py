@@ -95,7 +95,7 @@ class Model:
         """The model in a run folder, a checkpoint folder, or what `save` wrote; nothing else is needed.
 
         Args:
-            path: the folder.
+            path: the folder; or, where nothing is there, the name of a model that comes with the package: "mnist".
             weights: None for the average that the recipe names, a relative width for another (reconstructed from the
                 run's snapshots where it was not tracked), "raw" for the weights as trained.
             device: where to.
@@ -103,7 +103,7 @@ class Model:
             at: averaged weights as they were after so many samples, where the run keeps them (`trained.snapshots`).
 
         Raises:
-            CheckpointError: for a folder that is missing, empty, damaged, changed or foreign.
+            CheckpointError: for a folder that is missing, empty, damaged, changed or foreign, and an unknown name.
         """
         contents = trained.load(Path(path), weights, at)
         if "model" not in contents.specs:
@@ -118,15 +118,25 @@ class Model:
                 module.eval()
         return model.to(device)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model to a folder, which must not exist, so that `load` needs nothing else."""
+    def save(self, path: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model to a folder, which must not exist, so that `load` needs nothing else.
+
+        Args:
+            path: the folder.
+            dtype: of the parameters in the file: torch.bfloat16 makes it half as large, and rounds them to 8 bits; once
+                loaded they are float32 again. None: as they are.
+        """
         path = Path(path)
         if path.exists():
             raise UserError(f"{path} exists: choose another folder or remove it")
         parts = {"model": self.denoiser, "codec": self.codec, "process": self.process, "conditioner": self.conditioner}
         kept = {k: v for k, v in self.facts.items() if k not in ("average", "widths")}
         facts = {**kept, "sampling": describe(self.sampling)}
-        checkpoint.write(path, checkpoint.contents_of({k: v for k, v in parts.items() if v is not None}, {}, facts))
+        contents = checkpoint.contents_of({k: v for k, v in parts.items() if v is not None}, {}, facts)
+        for name, weights in contents.weights.items() if dtype is not None else ():
+            named = parts[name].named_parameters(remove_duplicate=False)
+            weights |= {k: p.detach().to(dtype) for k, p in named}
+        checkpoint.write(path, contents)
 
     # Sampling -------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,15 @@ class Runtime:
     device: torch.device = torch.device("cpu")
     rank: int = 0
     world: int = 1
+
+    @property
+    def machine(self) -> str:
+        """What is computed on: "2 x NVIDIA H200", "x86_64 cpu, 2 threads"."""
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            name = f"{platform.machine()} {self.device.type}, {torch.get_num_threads()} threads"
+        return name if self.world == 1 else f"{self.world} x {name}"
 
     @property
     def is_main(self) -> bool:

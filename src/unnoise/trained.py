@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise import checkpoint
+from unnoise import checkpoint, shipped
 from unnoise.checkpoint import CheckpointError
 from unnoise.errors import UserError
 from unnoise.optim import reconstruct
@@ -23,7 +23,7 @@ class Trained(Pending):
     Checkpoints of the run that takes it hold it themselves: once started, that needs the other run no more.
 
     Args:
-        run: folder of the other run, or of a saved model.
+        run: folder of the other run, or of a saved model; or the name of one that comes with the package.
         recipe: by which it is trained, for the message where it is missing.
         component: which.
     """
@@ -34,7 +34,7 @@ class Trained(Pending):
 
     def __call__(self) -> Any:
         """The component with its averaged weights; Raises UserError where there is no such run or component."""
-        if not Path(self.run).exists():
+        if not Path(self.run).exists() and self.run not in shipped.names():
             raise UserError(
                 f"no such run: {self.run}, which this recipe builds on: unnoise train {self.recipe} --out {self.run}"
             )
@@ -67,7 +67,7 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
     """The contents of a run or a saved model, with averaged weights in the place of those as trained.
 
     Args:
-        path: a run folder, a checkpoint folder, or what `Model.save` wrote.
+        path: a run folder, a checkpoint folder, what `Model.save` wrote, or a name: see `shipped.find`.
         weights: a relative width, "raw", or None for the width that the recipe names.
         at: averaged as they were after so many samples: one of `snapshots`; None: as the checkpoint stands.
 
@@ -75,6 +75,7 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
         CheckpointError: for a folder that is missing, empty, damaged, changed or foreign.
         UserError: for a width that cannot be made.
     """
+    path = shipped.find(path)
     contents = checkpoint.read(checkpoint.locate(path))
     facts = contents.facts
     width = facts.get("average", "raw") if weights is None else weights

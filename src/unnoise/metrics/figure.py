@@ -125,7 +125,7 @@ def table(figures: Sequence[Figure]) -> str:
     rows = [["", "samples", "real data", "ratio"]]
     for f in figures:
         ratio = "" if f.ratio is None else f"{f.ratio:.2f}"
-        rows.append([f.name, _shown(f.samples, f.error), _shown(f.real, f.real_error), ratio])
+        rows.append([f.name, shown(f.samples, f.error), shown(f.real, f.real_error), ratio])
     return _aligned(rows)
 
 
@@ -134,8 +134,8 @@ def comparison(found: Sequence[Comparison], a: str = "a", b: str = "b") -> str:
     rows = [["", a, b, "difference", "p"]]
     for c in found:
         p = "" if c.p is None else "< 0.0001" if c.p < 1e-4 else f"{c.p:.4f}"
-        numbers = [_shown(f.samples, f.error) for f in (c.a, c.b)]
-        rows.append([c.name, *numbers, _shown(c.difference, c.error), p])
+        numbers = [shown(f.samples, f.error) for f in (c.a, c.b)]
+        rows.append([c.name, *numbers, shown(c.difference, c.error), p])
     return _aligned(rows)
 
 
@@ -148,7 +148,7 @@ def _known(error: float | None) -> float | None:
     return error if error is not None and math.isfinite(error) else None
 
 
-def _shown(value: float | None, error: float | None) -> str:
+def shown(value: float | None, error: float | None) -> str:
     """Four decimals, or two more digits than the leading one of what is too small for them."""
     if value is None:
         return ""

@@ -38,8 +38,8 @@ PRODUCTS = 2**31
 BLOCK = 2048
 
 
-def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Trial) -> Path:
-    """Write RUN/report.html, and return its path.
+def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Trial, out: Path | None = None) -> Path:
+    """Write RUN/report.html, or OUT/report.html, and return its path.
 
     It draws some `DRAWN` samples of its own, from the trial's seed on, in this process alone.
 
@@ -49,6 +49,7 @@ def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Tri
         model: what it was measured of.
         data: what the model learned from.
         trial: how it was measured.
+        out: the folder to write to, which exists; None: that of the run.
 
     Raises:
         UserError: where it cannot be written.
@@ -73,9 +74,9 @@ def of_run(run: Path, found: Evaluation, model: Model, data: Dataset, trial: Tri
         protocol=found.protocol,
         protocol_hash=found.hash,
         measured=found.measured,
-        command=_command(run, found, model, trial),
+        command=_command(run, found, model, trial, out),
     )
-    return write(run / "report.html", content)
+    return write((out or run) / "report.html", content)
 
 
 def _facts(found: Evaluation, data: Dataset) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _facts(found: Evaluation, data: Dataset) -> dict[str, Any]:
     return ({"Samples seen": f"{seen:,}"} if seen is not None else {}) | ({"Data": data.about} if data.about else {})
 
 
-def _command(run: Path, found: Evaluation, model: Model, trial: Trial) -> str:
+def _command(run: Path, found: Evaluation, model: Model, trial: Trial, out: Path | None) -> str:
     words = ["unnoise", "evaluate", str(run), "-n", trial.n, "--repeats", trial.repeats, "--seed", trial.seed]
     for name, value in trial.settings.items():
         shown = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else value
@@ -94,6 +95,8 @@ def _command(run: Path, found: Evaluation, model: Model, trial: Trial) -> str:
         words += ["--weights", model.facts["weights"]]
     if found.history:
         words += ["--history", len(found.history)]
+    if out is not None:
+        words += ["--out", out]
     return shlex.join(map(str, words))
 
 
