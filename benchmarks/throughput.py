@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,10 +38,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import recipes
 from unnoise.data.stream import batches
-from unnoise.model import Model
+from unnoise.model import _SEED, Model
 from unnoise.nets import kernels
 from unnoise.runtime import PRECISIONS, Runtime, pick_device
 from unnoise.sample import Euler
+from unnoise.spec import Build
 from unnoise.train import State, train
 
 PICTURES, STEPS = 50_000, 20
@@ -97,11 +98,18 @@ class Ours(Program):
     """The recipe `ddpm_cifar10` through the loop and the driver that every user takes."""
 
     def __init__(
-        self, shape: Shape, device: torch.device, precision: str, *, compiled: bool, choice: Any = "auto"
+        self,
+        shape: Shape,
+        device: torch.device,
+        precision: str,
+        *,
+        compiled: bool = False,
+        fused: bool = False,
+        captured: bool = False,
     ) -> None:
         recipe = recipes.load("ddpm_cifar10")[0]
-        given = {"width": shape.width, "multipliers": shape.multipliers, "blocks": shape.blocks}
-        net = recipe.model.args["net"].replace(**given)
+        assert isinstance(recipe.model, Build)
+        net = recipe.model.args["net"].replace(width=shape.width, multipliers=shape.multipliers, blocks=shape.blocks)
         self.recipe = replace(
             recipe,
             model=recipe.model.replace(net=net),
@@ -110,40 +118,46 @@ class Ours(Program):
             average=0.05,
             log_every=10**9,
         )
-        self.batch, self.device, self.choice = shape.batch, device, choice
+        self.batch, self.device, self.captured = shape.batch, device, captured
+        self.kernels: Literal["fused", "eager"] = "fused" if fused else "eager"
         self.state = State(self.recipe, 0, device, None, PRECISIONS[precision])
-        self.model = self.state.components["model"]
-        self.net = self.model.net
+        self.denoiser = self.state.components["model"]
+        self.net = self.denoiser.net
         if compiled:
             self.net.compile()
         x = torch.randint(256, (PICTURES, 3, 32, 32), dtype=torch.uint8)
         stream = batches({"x": x}, self.batch, seed=0, device=device)
-        self.steps = train(self.recipe, self.state, stream, Runtime(device))
+        self.steps = train(self.recipe, self.state, stream, Runtime(device), captured=captured)
         self.x = torch.randn(self.batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
         self.c = torch.full((self.batch,), 0.5, device=device)
         parts = self.state.components
-        self.sampler = Model(self.model, parts["codec"], parts["process"], None, self.recipe.sampling)
+        self.model = Model(self.denoiser, parts["codec"], parts["process"], None, self.recipe.sampling)
+        self.settings = self.model.settings(Euler(), STEPS)
+        self.recorded: Any = None
 
     def step(self) -> None:
         self.net.train()
-        with kernels.using(self.choice):
+        with kernels.using(self.kernels):
             next(self.steps)
 
     def evaluate(self) -> None:
         self.net.eval()
-        own = next(p.dtype for p in self.net.parameters())
-        half = self.model.precision
+        half = self.denoiser.precision
         with (
             torch.no_grad(),
-            kernels.using(self.choice),
+            kernels.using(self.kernels),
             torch.autocast(self.device.type, half, enabled=half is not None),
         ):
-            self.net(self.x.to(own), self.c)
+            self.net(self.x, self.c)
 
     def sample(self) -> int:
         self.net.eval()
-        with kernels.using(self.choice):
-            self.sampler.sample(self.batch, batch=self.batch, steps=STEPS, sampler=Euler())
+        with kernels.using(self.kernels):
+            if self.captured:
+                self.recorded = self.recorded or self.model._recorded(self.batch, self.settings)
+                self.recorded({_SEED: torch.arange(self.batch, device=self.device)})
+            else:
+                self.model.sample(self.batch, batch=self.batch, steps=STEPS, sampler=Euler())
         return STEPS
 
 
@@ -241,27 +255,28 @@ def programs(shape: Shape, device: torch.device) -> dict[str, Callable[[], Progr
     def ddpm(batch: int, **how: bool) -> Peer:
         return Peer(ddpm_unet(shape), lambda net, x, t: net(x, t), batch, device, **how)
 
-    cuda = device.type == "cuda"
-    precision, name = ("bf16", "bf16") if cuda else ("fp32", "fp32")
-    return {
-        f"unnoise, eager, {name}": lambda: Ours(shape, device, precision, compiled=False),
-        f"unnoise, compiled, {name}": lambda: Ours(shape, device, precision, compiled=True),
-        **(
-            {
-                f"unnoise, compiled, {name}, no kernels": lambda: Ours(
-                    shape, device, precision, compiled=True, choice="eager"
-                )
-            }
-            if cuda
-            else {}
-        ),
-        "diffusers, its script's default, fp32": lambda: diffusers(shape.plain_batch),
-        **({"diffusers, bf16": lambda: diffusers(shape.batch, half=True)} if cuda else {}),
-        f"diffusers, {name}, channels_last, fused AdamW, compiled": lambda: diffusers(
-            shape.batch, half=cuda, tuned=True
-        ),
-        f"denoising-diffusion-pytorch, {name}": lambda: ddpm(shape.batch, half=cuda),
+    half = device.type == "cuda"
+    name = "bf16" if half else "fp32"
+    ours: dict[str, dict[str, bool]] = {"eager": {}, "compiled": {"compiled": True}}
+    if half:
+        ours |= {
+            "eager, kernels": {"fused": True},
+            "eager, kernels, captured": {"fused": True, "captured": True},
+            "compiled, kernels": {"fused": True, "compiled": True},
+            "compiled, kernels, captured": {"fused": True, "compiled": True, "captured": True},
+        }
+    found: dict[str, Callable[[], Program]] = {
+        f"unnoise, {kind}, {name}": lambda how=how: Ours(shape, device, name, **how)  # type: ignore[misc]
+        for kind, how in ours.items()
     }
+    found["diffusers, its script's default, fp32"] = lambda: diffusers(shape.plain_batch)
+    if half:
+        found["diffusers, bf16"] = lambda: diffusers(shape.batch, half=True)
+    found[f"diffusers, {name}, channels_last, fused AdamW, compiled"] = lambda: diffusers(
+        shape.batch, half=half, tuned=True
+    )
+    found[f"denoising-diffusion-pytorch, {name}"] = lambda: ddpm(shape.batch, half=half)
+    return found
 
 
 def wait(device: torch.device) -> None:
@@ -299,7 +314,8 @@ def measure(make: Callable[[], Program], seconds: float, device: torch.device) -
     for _ in range(3):
         program.evaluate()
     evaluated = program.batch * rate(program.evaluate, seconds, device)
-    each = program.sample()
+    for _ in range(3):  # where it is captured, one warms up and one records
+        each = program.sample()
     sampled = each * program.batch * rate(program.sample, seconds, device) if each else float("nan")
     program.net.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):

@@ -69,7 +69,7 @@ def apart(layer: Any, h: Tensor) -> tuple[Tensor, Tensor | None]:
 
     Where no kernel does that, the convolution adds it as ever, and there is None.
     """
-    if layer.bias is None or not kernels.wanted(h) or dual(h):
+    if layer.bias is None or not kernels.wanted() or dual(h):
         return layer(h), None
     return layer._conv_forward(h, layer.weight, None), layer.bias.view(1, -1, *(1,) * (h.ndim - 2))
 
@@ -110,7 +110,7 @@ class GroupNorm(nn.GroupNorm):
         given: dict[str, Any] = {"add": add, "scale": scale, "shift": shift, "silu": silu, "dropout": dropout}
         rows = [r for r in (add, scale, shift) if r is not None]
         tangents = any(dual(z) for z in (h, *rows))
-        if not tangents and kernels.wanted(h) and norm.fits(h, *rows):
+        if not tangents and kernels.wanted() and norm.fits(h, *rows):
             return norm.fused(h, self.weight, self.bias, self.num_groups, self.eps, **given)
         if tangents:  # torch's forward-mode derivative does not know channels_last
             h = h.clone(memory_format=torch.contiguous_format)

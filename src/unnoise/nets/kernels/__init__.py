@@ -1,9 +1,9 @@
 """Fused kernels, each behind the layer that uses it and beside the eager code that it stands in for.
 
-A layer asks `wanted(x)` and calls one or the other. "auto", the default, takes kernels on CUDA devices where Triton is
-installed; "eager" never does; "fused" always, which on a CPU asks for Triton's interpreter (TRITON_INTERPRET=1). The
-environment variable UNNOISE_KERNELS sets it for a process, `using` for a block of code. The results differ by rounding,
-and dropout draws other masks.
+A layer asks `wanted()` and calls one or the other. The environment variable UNNOISE_KERNELS chooses for a process,
+`using` for a block of code: "eager", the default, or "fused", which takes the kernels wherever their arguments fit and
+needs Triton (on a CPU its interpreter: TRITON_INTERPRET=1). The results differ by rounding, and dropout draws other
+masks. Kernels become the default on GPUs when they have been measured there.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Literal, get_args
 
-from torch import Tensor
+Choice = Literal["fused", "eager"]
 
-Choice = Literal["auto", "fused", "eager"]
-
-_choice = os.environ.get("UNNOISE_KERNELS", "auto")
-_TRITON = find_spec("triton") is not None
+_choice = os.environ.get("UNNOISE_KERNELS", "eager")
 
 
 def _check(choice: str) -> None:
@@ -32,7 +28,7 @@ _check(_choice)
 
 @contextmanager
 def using(choice: Choice) -> Iterator[None]:
-    """Within, layers take their kernels where that pays ("auto"), always ("fused") or never ("eager").
+    """Within, layers take their fused kernels or their eager code.
 
     Raises:
         ValueError: for another choice.
@@ -46,6 +42,6 @@ def using(choice: Choice) -> Iterator[None]:
         _choice = before
 
 
-def wanted(x: Tensor) -> bool:
-    """Whether a layer is to take its fused kernel for x."""
-    return _choice == "fused" or (_choice == "auto" and _TRITON and x.is_cuda)
+def wanted() -> bool:
+    """Whether a layer is to take its fused kernel."""
+    return _choice == "fused"

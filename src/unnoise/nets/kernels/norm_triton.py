@@ -15,7 +15,7 @@ from unnoise.nets.kernels.norm import threshold
 
 _CHANNELS = 64
 """Channels that a program works on, at most, where a group is not larger."""
-_TILE = 4096
+_TILE = 2048
 """Elements that it reads at a time."""
 
 
@@ -175,7 +175,7 @@ def _shape(channels: int, groups: int, positions: int) -> dict[str, int]:
         "together": together,
         "block": block,
         "tile": tile,
-        "num_warps": 8 if tile * block > 2048 else 4,
+        "num_warps": 8 if tile * block >= 2048 else 4,
     }
 
 
