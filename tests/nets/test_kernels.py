@@ -199,3 +199,43 @@ def test_the_choice_is_the_users() -> None:
         check=False,
     )
     assert bad.returncode != 0 and "(UNNOISE_KERNELS) are one of fused, eager, got 'fast'" in bad.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_on_a_cpu_is_unbiased_in_any_layout(p: float, dtype: torch.dtype) -> None:
+    x = torch.ones(16, 64, 15, 17, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    torch.manual_seed(1)
+    y = norm.dropped(x, p)
+    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+    sigma = (p * (1 - p) / x.numel()) ** 0.5
+    assert abs(float((y == 0).double().mean()) - p) < 5 * sigma + 2**-17
+    assert abs(float(y.detach().double().mean()) - 1) < 5 * sigma / (1 - p) + (
+        4e-3 if dtype == torch.bfloat16 else 1e-6
+    )
+    y.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, y.detach())
+    torch.manual_seed(1)
+    assert torch.equal(norm.dropped(x, p), y)
+
+
+def test_in_bfloat16_on_a_cpu_the_eager_norm_and_attention_are_those_of_float32() -> None:
+    from unnoise.nets.attention import attend
+
+    given = {k: v.detach().cpu() for k, v in inputs(64, (8, 8), "add and modulation").items()}
+    half = {k: v.bfloat16() for k, v in given.items()}
+    exact = norm.eager(
+        *(half[k].double() for k in ("x", "weight", "bias")), 16, 1e-5, **_double(_rows(half)), silu=True
+    )
+    found = norm.eager(half["x"], half["weight"], half["bias"], 16, 1e-5, **_rows(half), silu=True)
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - exact).norm() / exact.norm()) < 4e-3
+    q, k, v = torch.randn(3, 2, 33, 32).bfloat16().unbind(0)
+    mask = torch.rand(2, 33) < 0.7
+    for m in (None, mask):
+        exact, found = attend(q.double(), k.double(), v.double(), 4, m), attend(q, k, v, 4, m)
+        assert found.dtype == torch.bfloat16 and float((found.double() - exact).norm() / exact.norm()) < 1e-2
+
+
+def _double(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.double() for k, v in rows.items()}
