@@ -32,7 +32,7 @@ from unnoise.modality import Image, Labels, Plain
 from unnoise.nets import MLP, ConvClassifier, UNet
 from unnoise.optim import AdamW, Cosine, Trapezoid
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, default_precision, launch
+from unnoise.runtime import Runtime, default_precision, launch, whole
 from unnoise.spec import Build
 from unnoise.train import NonFinite, Progress, State, train
 
@@ -172,7 +172,7 @@ def run(
     recipe: Recipe, runtime: Runtime = Runtime(), *, seed: int = 0, precision: torch.dtype | None = None
 ) -> tuple[State, list[Progress]]:
     """All steps of a recipe, and what they yielded."""
-    state = State(recipe, seed, CPU, recipe.samples, precision)
+    state = State(recipe, seed, CPU, recipe.samples, precision, shard=runtime.distribute if runtime.sharded else None)
     return state, list(train(recipe, state, stream(recipe, runtime, seed=seed), runtime))
 
 
@@ -184,7 +184,7 @@ def stream(
 
 
 def weights(state: State) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in state.named.items()}
+    return {k: whole(v).clone() for k, v in state.named.items()}
 
 
 def difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
@@ -202,13 +202,15 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with launch("cpu") as runtime:
         for name, recipe in DISTRIBUTED.items():
-            state, steps = run(recipe, runtime)
-            window = {k: torch.tensor(v) for k, v in state.read_window(runtime).items() if k == "loss"}
-            lr = torch.tensor([s.lr for s in steps], dtype=torch.float64)
-            norm = torch.stack([s.norm for s in steps])
-            ema = {f"ema.{k}": v for k, v in state.ema.state(0.1).items()}
-            out = {**weights(state), **ema, "lr": lr, "norm": norm, **window}
-            save_file({k: v.contiguous() for k, v in out.items()}, folder / f"{name}-{runtime.rank}.safetensors")
+            for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
+                state, steps = run(recipe, among)
+                window = {k: torch.tensor(v) for k, v in state.read_window(runtime).items() if k == "loss"}
+                lr = torch.tensor([s.lr for s in steps], dtype=torch.float64)
+                norm = torch.stack([s.norm for s in steps])
+                ema = {f"ema.{k}": whole(v) for k, v in state.ema.state(0.1).items()}
+                out = {**weights(state), **ema, "lr": lr, "norm": norm, **window}
+                file = folder / f"{kind}-{name}-{runtime.rank}.safetensors"
+                save_file({k: v.contiguous() for k, v in out.items()}, file)
         # A forward pass that is NaN on one rank only, in fp16: the scales must stay one
         recipe = plain(objective=Spoilt(NOISE, rank=runtime.rank), samples=32)
         state = State(recipe, 0, CPU, 32, torch.float16)
@@ -244,10 +246,11 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
-def test_two_processes_are_one(two_processes: Path, name: str, record_property: Any) -> None:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record_property: Any) -> None:
     """Weights, averages, losses, norms and learning rates of 2 ranks are those of 1, also where the gradient comes
     through `encode`, with two phases, and with accumulation. Pitfall 24; pitfall 22: the learning rate to the bit."""
-    ranks = [load_file(two_processes / f"{name}-{r}.safetensors") for r in (0, 1)]
+    ranks = [load_file(two_processes / f"{kind}-{name}-{r}.safetensors") for r in (0, 1)]
     recipe = DISTRIBUTED[name]
     state, steps = run(recipe)
     alone = {**weights(state), **{f"ema.{k}": v for k, v in state.ema.state(0.1).items()}}
@@ -255,7 +258,7 @@ def test_two_processes_are_one(two_processes: Path, name: str, record_property: 
     assert all(difference({k: v}, {k: ranks[0][k]}) < 1e-5 for k, v in alone.items())
     figure = difference(alone, {k: ranks[0][k] for k in alone})
     record_property("difference", figure)
-    print(f"{name}: {figure:.2g}")
+    print(f"{kind} {name}: {figure:.2g}")
     assert {k: v.tolist() for k, v in ranks[0].items()} == {k: v.tolist() for k, v in ranks[1].items()}
     assert ranks[0]["lr"].tolist() == [s.lr for s in steps]
     assert torch.allclose(ranks[0]["norm"], torch.stack([s.norm for s in steps]), rtol=1e-4)

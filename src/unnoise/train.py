@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, guarded_step
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, divided
 
 AUGMENT = -1
 """The place of augmentation in the randomness of a row, where phases have their numbers."""
@@ -58,6 +58,7 @@ class State:
         total: samples to see; None where it is not yet fixed.
         precision: dtype of the networks' matrix products; None: float32. float16 brings a loss scale.
         components: those of a checkpoint, to go on with; None: fresh ones.
+        shard: how each trained network is sharded, `Runtime.distribute`; averages and moments then are sharded too.
     """
 
     def __init__(
@@ -68,17 +69,21 @@ class State:
         total: int | None,
         precision: torch.dtype | None = None,
         components: Mapping[str, Any] | None = None,
+        shard: Callable[[nn.Module], None] | None = None,
     ) -> None:
         if components is None:
             with _own_generators(device, seed):
                 components = recipe.components()
-        self.components = {k: v.to(device) if isinstance(v, nn.Module) else v for k, v in components.items()}
+        self.components = dict(components)
         self.phases = recipe.all_phases()
         for phase in self.phases:
             for name in phase.modules:
                 if not isinstance(self.components.get(name), nn.Module):
                     raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
+        for module in self.trained.values() if shard else ():
+            shard(module)
         for module in self.networks.values():
+            module.to(device)
             if hasattr(module, "precision"):
                 setattr(module, "precision", precision)  # noqa: B010 (a tensor or a module to mypy)
         self.optimizers = [phase.optim.build(_parameters(self.components, phase)) for phase in self.phases]
@@ -119,8 +124,10 @@ class State:
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take on what `groups` gave; the weights are loaded with the components."""
+        named = self.named
         for width in self.ema.widths:
-            self.ema.load(width, groups[f"ema-{width:g}"])
+            average = groups[f"ema-{width:g}"]
+            self.ema.load(width, {k: divided(x, named[k]) if k in named else x for k, x in average.items()})
         for j, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             names = {name: i for i, name in enumerate(_names(self.components, phase))}
             parameters = _parameters(self.components, phase)
@@ -130,7 +137,7 @@ class State:
                 # Copied into the layout of the parameter (channels last, where it is a convolution's), since the fused
                 # kernels walk through the memory of both side by side.
                 like = parameters[names[name]] if value.shape == parameters[names[name]].shape else value
-                copy = torch.empty_like(like, dtype=value.dtype).copy_(value)
+                copy = torch.empty_like(like, dtype=value.dtype).copy_(divided(value, like))
                 entries.setdefault(names[name], {})[slot] = copy
             # With the given groups the optimiser would lose its learning rate on the device.
             own = optimizer.state_dict()["param_groups"]
