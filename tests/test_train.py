@@ -19,17 +19,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unnoise.core.denoiser import Preconditioned
-from unnoise.core.density import LogNormalSigma
+from unnoise.core.adversarial import Discrimination, Reconstruction
+from unnoise.core.denoiser import Preconditioned, TwoTime
+from unnoise.core.density import LogNormalSigma, UniformTime
+from unnoise.core.flowmap import FlowMap
 from unnoise.core.objective import Batch, Components, Denoising, Loss, Objective
 from unnoise.core.parameterization import Edm
 from unnoise.core.rng import Rng
+from unnoise.core.schedule import Karras
 from unnoise.data import Digits
 from unnoise.data.stream import batches, items
 from unnoise.errors import UserError
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
-from unnoise.nets import MLP, ConvClassifier, UNet
+from unnoise.nets import MLP, Autoencoder, ConvClassifier, PatchDiscriminator, UNet
 from unnoise.optim import AdamW, Cosine, Trapezoid
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime, default_precision, launch, whole
@@ -165,6 +168,22 @@ DISTRIBUTED = {
         model=Build(ConvClassifier, channels=1, classes=10, width=8),
         objective=Classification(shift=1),
     ),
+    # Calls other than forward, a gradient within the loss, a network that is called without one before it is trained:
+    "autoencoder": plain(
+        name="autoencoder",
+        conditioner=None,
+        model=Build(Autoencoder, channels=1, latent=2, width=8, multipliers=(1, 2)),
+        objective=Reconstruction(factor=0.1),
+        more={"discriminator": Build(PatchDiscriminator, channels=1, width=8, layers=1)},
+        phases=(Phase(Discrimination(), ("discriminator",), AdamW(lr=2e-3, eps=EPS)),),
+        micro=2,
+    ),
+    "distilled": plain(
+        name="distilled",
+        model=Build(TwoTime, inner=denoiser(labels={"label": 10}, vector=8)),
+        more={"teacher": denoiser(labels={"label": 10})},
+        objective=FlowMap(density=UniformTime(Karras(sigma_max=40.0)), steps=8),
+    ),
 }
 
 
@@ -213,11 +232,12 @@ def main(folder: Path) -> None:
                 save_file({k: v.contiguous() for k, v in out.items()}, file)
         # A forward pass that is NaN on one rank only, in fp16: the scales must stay one
         recipe = plain(objective=Spoilt(NOISE, rank=runtime.rank), samples=32)
-        state = State(recipe, 0, CPU, 32, torch.float16)
-        list(train(recipe, state, stream(recipe, runtime), runtime))
-        assert state.scale is not None
-        out = {"scale": state.scale.value, "bad": state.bad, **weights(state)}
-        save_file({k: v.contiguous() for k, v in out.items()}, folder / f"spoilt-{runtime.rank}.safetensors")
+        for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
+            state, _ = run(recipe, among, precision=torch.float16)
+            assert state.scale is not None
+            out = {"scale": state.scale.value, "bad": state.bad, **weights(state)}
+            file = folder / f"{kind}-spoilt-{runtime.rank}.safetensors"
+            save_file({k: v.contiguous() for k, v in out.items()}, file)
 
 
 @dataclass(frozen=True)
@@ -265,8 +285,12 @@ def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record
     assert float(ranks[0]["loss"]) == pytest.approx(state.read_window(Runtime())["loss"], rel=1e-4)
 
 
-def test_the_loss_scale_stays_one_over_processes(two_processes: Path) -> None:
-    a, b = (load_file(two_processes / f"spoilt-{r}.safetensors") for r in (0, 1))
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path, kind: str) -> None:
+    """And the loss scale stays one."""
+    a, b = (load_file(two_processes / f"{kind}-spoilt-{r}.safetensors") for r in (0, 1))
+    start = weights(State(plain(), 0, CPU, None))
+    assert difference(start, {k: a[k] for k in start}) == difference(start, {k: b[k] for k in start}) == 0
     assert float(a["scale"]) == float(b["scale"]) == 65536
     assert torch.equal(a["bad"], b["bad"]) and int(a["bad"][0, 2]) == 2
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,9 +136,12 @@ class Runtime:
             with module.no_sync():
                 yield
             return
-        for part in module.modules() if self.sharded else ():
-            if hasattr(part, "set_requires_gradient_sync"):
-                part.set_requires_gradient_sync(not more, recurse=False)
+        if self.sharded:
+            from torch.distributed.fsdp import FSDPModule
+
+            for part in module.modules():
+                if isinstance(part, FSDPModule):
+                    part.set_requires_gradient_sync(not more, recurse=False)
         yield
 
     def distribute(self, module: nn.Module) -> None:
@@ -203,7 +206,7 @@ class Runtime:
             dist.barrier()
 
 
-# Sharded networks. What torch needs for them takes half a second to import, so it is imported where they are made. -----
+# Sharded networks: what torch needs for them takes half a second to import, which nobody else should wait for ---------
 
 
 def is_sharded(x: Tensor) -> bool:
@@ -266,7 +269,7 @@ def _register_methods(module: nn.Module) -> None:
 
     def entry(name: str) -> None:
         plain = getattr(module, name)
-        setattr(module, name, lambda *args, **kwargs: tree_map(_apart, plain(*args, **kwargs)))
+        setattr(module, name, lambda *args, **kwargs: tree_map(_copied, plain(*args, **kwargs)))
         if name != "forward":
             register_fsdp_forward_method(module, name)
         gathering = getattr(module, name)
@@ -288,12 +291,13 @@ def _register_methods(module: nn.Module) -> None:
         entry(name)
 
 
-def _apart(x: Any) -> Any:
+def _copied(x: Any) -> Any:
+    """A copy in the place of a parameter or of a view, whose memory may be that of one."""
     return x.clone() if isinstance(x, nn.Parameter) or (isinstance(x, Tensor) and x._is_view()) else x
 
 
 def _make_contiguous(module: nn.Module) -> None:
-    """Shards are rows of contiguous parameters; convolutions whose weights had channels innermost ask it of x instead."""
+    """Make parameters contiguous, as rows must be; convolutions that had channels innermost ask that of x instead."""
     for part in module.modules():
         for p in part.parameters(recurse=False):
             if not p.is_contiguous():

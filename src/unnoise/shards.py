@@ -2,8 +2,8 @@
 
     shards/shard-00001-model-00001-of-00001.safetensors     rows of each tensor; in its head, where they begin
 
-Every process writes what it holds and nothing is gathered. The planner is torch's own and so are writer and reader,
-those for the Hugging Face format: they alone pickle nothing. Any number of processes may read what any other wrote.
+Every process writes what it holds and nothing is gathered; what any number of processes wrote, any process reads.
+Planner, writer and reader are torch's own: those for the Hugging Face format, of whose files nothing is pickled.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from torch import Tensor
 
 
 def write(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Write sharded tensors (DTensors) into a folder, made here, and flush each file to the disk. All processes call it.
+    """Write sharded tensors (DTensors) into a new folder, and flush each file to the disk. All processes call it.
 
     Raises:
         OSError: on every process, where any of them could not write.
     """
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
-        dcp.save(dict(tensors), storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as e:  # not an Exception to torch
         cause, _ = next(iter(e.failures.values()))
         raise cause if isinstance(cause, OSError) else OSError(str(cause)) from e
@@ -38,11 +39,17 @@ def read(folder: Path) -> dict[str, Tensor]:
     Raises:
         SafetensorError: for a file that is damaged.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    heads = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(head.size, dtype=head.properties.dtype) for name, head in heads.items()}
+    heads = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    tensors = {
+        name: torch.empty(head.size, dtype=head.properties.dtype)
+        for name, head in heads.items()
+        if isinstance(head, TensorStorageMetadata)
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this process reads alone is meant
-        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return tensors

@@ -20,7 +20,7 @@ from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, guarded_step
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, divided
+from unnoise.runtime import Runtime, divided, whole
 
 AUGMENT = -1
 """The place of augmentation in the randomness of a row, where phases have their numbers."""
@@ -80,8 +80,9 @@ class State:
             for name in phase.modules:
                 if not isinstance(self.components.get(name), nn.Module):
                     raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
-        for module in self.trained.values() if shard else ():
-            shard(module)
+        if shard is not None:
+            for module in self.trained.values():
+                shard(module)
         for module in self.networks.values():
             module.to(device)
             if hasattr(module, "precision"):
@@ -336,6 +337,11 @@ def _own_generators(device: torch.device, *path: int) -> Iterator[None]:
         yield
 
 
+def _agreed(found: Sequence[str], run: Runtime) -> str | None:
+    """The first that was found, in quotes; None where no process found any: all must go on, or none."""
+    return (repr(found[0]) if found else "one of another process") if run.any(bool(found)) else None
+
+
 def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe) -> str:
     """Run the phases once more, eagerly, with a look at every layer: which is the first that is not finite?"""
     streak = int(state.bad[:, 1].max())
@@ -354,9 +360,10 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
 
         return look
 
-    for k, column in batch.items():
-        if column.is_floating_point() and not bool(torch.isfinite(column).all()):
-            return f"{start}The data themselves are not finite: column {k!r}"
+    run = phases[0].run
+    columns = [k for k, x in batch.items() if x.is_floating_point() and not bool(torch.isfinite(x).all())]
+    if bad := _agreed(columns, run):
+        return f"{start}The data themselves are not finite: column {bad}"
     for phase in phases:
         handles = [
             m.register_forward_hook(hook(f"{k}.{name}".rstrip(".")))
@@ -374,14 +381,12 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
         finally:
             for handle in handles:
                 handle.remove()
-        if found:
-            return (
-                f"{start}The first layer whose output is not finite is {found[0]!r}: lower optim.lr, or take bfloat16"
-            )
-        if not bool(loss.value.isfinite().all()):
+        if bad := _agreed(found, run):
+            return f"{start}The first layer whose output is not finite is {bad}: lower optim.lr, or take bfloat16"
+        if run.any(not bool(loss.value.isfinite().all())):
             return f"{start}Every layer is finite but the loss is not: look at the objective's weight"
         for name, p in zip(_names(state.components, phase.phase), phase.own, strict=True):
-            if p.grad is not None and not bool(p.grad.isfinite().all()):
+            if p.grad is not None and run.any(not bool(whole(p.grad).isfinite().all())):
                 return (
                     f"{start}Every output is finite, the gradient of {name!r} is not: lower optim.lr, or take bfloat16"
                 )
