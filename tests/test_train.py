@@ -238,6 +238,10 @@ def main(folder: Path) -> None:
             out = {"scale": state.scale.value, "bad": state.bad, **weights(state)}
             file = folder / f"{kind}-spoilt-{runtime.rank}.safetensors"
             save_file({k: v.contiguous() for k, v in out.items()}, file)
+            try:
+                run(replace(recipe, patience=2), among)
+            except NonFinite as e:
+                (folder / f"{kind}-{runtime.rank}.txt").write_text(str(e))
 
 
 @dataclass(frozen=True)
@@ -293,6 +297,13 @@ def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path
     assert difference(start, {k: a[k] for k in start}) == difference(start, {k: b[k] for k in start}) == 0
     assert float(a["scale"]) == float(b["scale"]) == 65536
     assert torch.equal(a["bad"], b["bad"]) and int(a["bad"][0, 2]) == 2
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_all_processes_end_where_the_numbers_of_one_are_bad(two_processes: Path, kind: str) -> None:
+    """Looking for the first bad layer they call the network alike: none waits for another that has found it."""
+    said = {(two_processes / f"{kind}-{r}.txt").read_text() for r in (0, 1)}
+    assert len(said) == 1 and "the loss is not: look at the objective's weight" in said.pop()
 
 
 def test_rows_that_do_not_divide_into_pieces_are_refused() -> None:

@@ -1,4 +1,7 @@
-"""Where a program runs: one process, or several that torchrun started. The sole user of `torch.distributed`."""
+"""Where a program runs: one process, or several that torchrun started.
+
+The sole user of `torch.distributed`, but for `shards`, which reads and writes files by it.
+"""
 
 from __future__ import annotations
 
