@@ -36,7 +36,7 @@ from unnoise.nets import MLP, Transformer, UNet
 from unnoise.nets.published import ddpm_cifar10
 from unnoise.optim import AdamW
 from unnoise.recipe import Recipe, Sampling
-from unnoise.runtime import Runtime, _blocks, launch
+from unnoise.runtime import Runtime, _blocks, launch, whole
 from unnoise.sample import Heun
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build
@@ -65,6 +65,44 @@ def digits(folder: Path) -> Recipe:
     )
 
 
+class Called(nn.Module):
+    """A network to be called in every way: with tied weights, by methods within methods, for a parameter itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.scale = nn.Linear(4, 4, bias=False), nn.Parameter(torch.ones(3))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.SiLU()) for _ in range(2))
+        self.layers[1][0].weight = self.stem.weight
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def scales(self) -> Tensor:
+        return self.scale[:2]
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.stem(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encode(x)
+        for layer in self.layers:
+            h = layer(h) + self.stem(h)
+        return h.sum() * self.scales().sum()
+
+
+def called(run: Runtime) -> float:
+    """The largest difference of outputs and gradients from those of the whole network, which is the main process's."""
+    torch.manual_seed(run.rank)
+    net, alone = Called(), Called()
+    run.distribute(net)
+    alone.load_state_dict({k: whole(x) for k, x in net.state_dict().items()})
+    x = torch.arange(8.0).reshape(2, 4) / 8
+    pairs = [(net(x), alone(x)), (net.encode(x), alone.encode(x)), (net.scales(), alone.scales())]
+    for mine, theirs in pairs:
+        mine.sum().backward()
+        theirs.sum().backward()
+    pairs += [(whole(p.grad), q.grad) for p, q in zip(net.parameters(), alone.parameters(), strict=True)]
+    return max(float((mine - theirs).abs().max()) for mine, theirs in pairs)
+
+
 def two(folder: Path, run: Runtime) -> dict[str, Any]:
     """Of each of two processes: what the tests below want to know."""
     state = fit.start(digits(folder), folder / "two", run, samples=HALF, sharded=True)
@@ -75,6 +113,7 @@ def two(folder: Path, run: Runtime) -> dict[str, Any]:
         "held": sum(average[k].to_local().numel() for k in parameters),
         "moments": sum(x.to_local().numel() for k, x in state.groups()["optim-0"].items() if k.endswith("exp_avg_sq")),
     }
+    found["called"] = called(run.sharding())
     run.barrier()
     if run.is_main:
         for copy in ("back", "ddp", "one", "three"):
@@ -191,6 +230,10 @@ def test_pitfall_19_averages_are_made_of_shards_and_saved(runs: Path) -> None:
         assert max(float((saved[width][k] - x).abs().max()) for k, x in alone[width].items()) < 1e-5
     a, b = (Model.load(runs / name).sample(2, seed=3, label=[1, 2]).raw for name in ("two", "half"))
     assert float((a.float() - b.float()).abs().max()) <= 1
+
+
+def test_a_network_may_be_called_in_any_way(runs: Path) -> None:
+    assert all(json.loads((runs / f"2-{r}.json").read_text())["called"] < 1e-5 for r in (0, 1))
 
 
 def test_a_process_writes_its_part_and_nothing_is_pickled(runs: Path) -> None:
