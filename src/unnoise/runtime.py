@@ -9,6 +9,7 @@ import contextlib
 import functools
 import inspect
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,9 @@ from torch.utils._pytree import tree_map
 
 from unnoise.errors import UserError
 
+GRACE = 0.2
+"""Seconds for Gloo's threads to let go of the last tensors. Sharded networks keep the threads alive until Python ends;
+one that needs the interpreter then, to free a tensor, aborts the process."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of the networks' matrix products, by name; None leaves them in float32."""
 
@@ -330,4 +334,6 @@ def launch(device: str | None = None) -> Iterator[Runtime]:
     try:
         yield Runtime(chosen, dist.get_rank(), world)
     finally:
+        if chosen.type != "cuda":
+            time.sleep(GRACE)
         dist.destroy_process_group()
