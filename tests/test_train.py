@@ -19,20 +19,23 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unnoise.core.denoiser import Preconditioned
-from unnoise.core.density import LogNormalSigma
+from unnoise.core.adversarial import Discrimination, Reconstruction
+from unnoise.core.denoiser import Preconditioned, TwoTime
+from unnoise.core.density import LogNormalSigma, UniformTime
+from unnoise.core.flowmap import FlowMap
 from unnoise.core.objective import Batch, Components, Denoising, Loss, Objective
 from unnoise.core.parameterization import Edm
 from unnoise.core.rng import Rng
+from unnoise.core.schedule import Karras
 from unnoise.data import Digits
 from unnoise.data.stream import batches, items
 from unnoise.errors import UserError
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
-from unnoise.nets import MLP, ConvClassifier, UNet
+from unnoise.nets import MLP, Autoencoder, ConvClassifier, PatchDiscriminator, UNet
 from unnoise.optim import AdamW, Cosine, Muon, Trapezoid
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, default_precision, launch
+from unnoise.runtime import Runtime, default_precision, launch, whole
 from unnoise.spec import Build
 from unnoise.train import NonFinite, Progress, State, train
 
@@ -171,6 +174,22 @@ DISTRIBUTED = {
         model=Build(ConvClassifier, channels=1, classes=10, width=8),
         objective=Classification(shift=1),
     ),
+    # Calls other than forward, a gradient within the loss, a network that is called without one before it is trained:
+    "autoencoder": plain(
+        name="autoencoder",
+        conditioner=None,
+        model=Build(Autoencoder, channels=1, latent=2, width=8, multipliers=(1, 2)),
+        objective=Reconstruction(factor=0.1),
+        more={"discriminator": Build(PatchDiscriminator, channels=1, width=8, layers=1)},
+        phases=(Phase(Discrimination(), ("discriminator",), AdamW(lr=2e-3, eps=EPS)),),
+        micro=2,
+    ),
+    "distilled": plain(
+        name="distilled",
+        model=Build(TwoTime, inner=denoiser(labels={"label": 10}, vector=8)),
+        more={"teacher": denoiser(labels={"label": 10})},
+        objective=FlowMap(density=UniformTime(Karras(sigma_max=40.0)), steps=8),
+    ),
 }
 
 
@@ -178,7 +197,7 @@ def run(
     recipe: Recipe, runtime: Runtime = Runtime(), *, seed: int = 0, precision: torch.dtype | None = None
 ) -> tuple[State, list[Progress]]:
     """All steps of a recipe, and what they yielded."""
-    state = State(recipe, seed, CPU, recipe.samples, precision)
+    state = State(recipe, seed, CPU, recipe.samples, precision, shard=runtime.distribute if runtime.sharded else None)
     return state, list(train(recipe, state, stream(recipe, runtime, seed=seed), runtime))
 
 
@@ -190,7 +209,7 @@ def stream(
 
 
 def weights(state: State) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in state.named.items()}
+    return {k: whole(v).clone() for k, v in state.named.items()}
 
 
 def difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
@@ -208,20 +227,27 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with launch("cpu") as runtime:
         for name, recipe in DISTRIBUTED.items():
-            state, steps = run(recipe, runtime)
-            window = {k: torch.tensor(v) for k, v in state.read_window(runtime).items() if k == "loss"}
-            lr = torch.tensor([s.lr for s in steps], dtype=torch.float64)
-            norm = torch.stack([s.norm for s in steps])
-            ema = {f"ema.{k}": v for k, v in state.ema.state(0.1).items()}
-            out = {**weights(state), **ema, "lr": lr, "norm": norm, **window}
-            save_file({k: v.contiguous() for k, v in out.items()}, folder / f"{name}-{runtime.rank}.safetensors")
+            for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
+                state, steps = run(recipe, among)
+                window = {k: torch.tensor(v) for k, v in state.read_window(runtime).items() if k == "loss"}
+                lr = torch.tensor([s.lr for s in steps], dtype=torch.float64)
+                norm = torch.stack([s.norm for s in steps])
+                ema = {f"ema.{k}": whole(v) for k, v in state.ema.state(0.1).items()}
+                out = {**weights(state), **ema, "lr": lr, "norm": norm, **window}
+                file = folder / f"{kind}-{name}-{runtime.rank}.safetensors"
+                save_file({k: v.contiguous() for k, v in out.items()}, file)
         # A forward pass that is NaN on one rank only, in fp16: the scales must stay one
         recipe = plain(objective=Spoilt(NOISE, rank=runtime.rank), samples=32)
-        state = State(recipe, 0, CPU, 32, torch.float16)
-        list(train(recipe, state, stream(recipe, runtime), runtime))
-        assert state.scale is not None
-        out = {"scale": state.scale.value, "bad": state.bad, **weights(state)}
-        save_file({k: v.contiguous() for k, v in out.items()}, folder / f"spoilt-{runtime.rank}.safetensors")
+        for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
+            state, _ = run(recipe, among, precision=torch.float16)
+            assert state.scale is not None
+            out = {"scale": state.scale.value, "bad": state.bad, **weights(state)}
+            file = folder / f"{kind}-spoilt-{runtime.rank}.safetensors"
+            save_file({k: v.contiguous() for k, v in out.items()}, file)
+            try:
+                run(replace(recipe, patience=2), among)
+            except NonFinite as e:
+                (folder / f"{kind}-{runtime.rank}.txt").write_text(str(e))
 
 
 @dataclass(frozen=True)
@@ -250,10 +276,11 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
-def test_two_processes_are_one(two_processes: Path, name: str, record_property: Any) -> None:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record_property: Any) -> None:
     """Weights, averages, losses, norms and learning rates of 2 ranks are those of 1, also where the gradient comes
     through `encode`, with two phases, and with accumulation. Pitfall 24; pitfall 22: the learning rate to the bit."""
-    ranks = [load_file(two_processes / f"{name}-{r}.safetensors") for r in (0, 1)]
+    ranks = [load_file(two_processes / f"{kind}-{name}-{r}.safetensors") for r in (0, 1)]
     recipe = DISTRIBUTED[name]
     state, steps = run(recipe)
     alone = {**weights(state), **{f"ema.{k}": v for k, v in state.ema.state(0.1).items()}}
@@ -261,17 +288,28 @@ def test_two_processes_are_one(two_processes: Path, name: str, record_property: 
     assert all(difference({k: v}, {k: ranks[0][k]}) < 1e-5 for k, v in alone.items())
     figure = difference(alone, {k: ranks[0][k] for k in alone})
     record_property("difference", figure)
-    print(f"{name}: {figure:.2g}")
+    print(f"{kind} {name}: {figure:.2g}")
     assert {k: v.tolist() for k, v in ranks[0].items()} == {k: v.tolist() for k, v in ranks[1].items()}
     assert ranks[0]["lr"].tolist() == [s.lr for s in steps]
     assert torch.allclose(ranks[0]["norm"], torch.stack([s.norm for s in steps]), rtol=1e-4)
     assert float(ranks[0]["loss"]) == pytest.approx(state.read_window(Runtime())["loss"], rel=1e-4)
 
 
-def test_the_loss_scale_stays_one_over_processes(two_processes: Path) -> None:
-    a, b = (load_file(two_processes / f"spoilt-{r}.safetensors") for r in (0, 1))
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path, kind: str) -> None:
+    """And the loss scale stays one."""
+    a, b = (load_file(two_processes / f"{kind}-spoilt-{r}.safetensors") for r in (0, 1))
+    start = weights(State(plain(), 0, CPU, None))
+    assert difference(start, {k: a[k] for k in start}) == difference(start, {k: b[k] for k in start}) == 0
     assert float(a["scale"]) == float(b["scale"]) == 65536
     assert torch.equal(a["bad"], b["bad"]) and int(a["bad"][0, 2]) == 2
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_all_processes_end_where_the_numbers_of_one_are_bad(two_processes: Path, kind: str) -> None:
+    """Looking for the first bad layer they call the network alike: none waits for another that has found it."""
+    said = {(two_processes / f"{kind}-{r}.txt").read_text() for r in (0, 1)}
+    assert len(said) == 1 and "the loss is not: look at the objective's weight" in said.pop()
 
 
 def test_rows_that_do_not_divide_into_pieces_are_refused() -> None:

@@ -6,6 +6,7 @@
         components/model/weights.safetensors
         components/codec/manifest.json  a value has no weights
         groups/ema-0.1.safetensors      any other named tensors
+        shards/..                       of a sharded run: what of all these lies in parts, see `shards`
     latest                              which of them, and the sha256 of its manifest
 
 Nothing is pickled. `MIGRATIONS` keep every format that was ever written readable.
@@ -29,10 +30,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unnoise import shards
 from unnoise.errors import UserError
+from unnoise.runtime import Runtime, divided, is_sharded
 from unnoise.spec import build, describe
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
 """How many checkpoints of a run stay: the latest, and the one before for whoever is just reading it."""
 
@@ -58,7 +61,7 @@ class Contents:
     groups: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
-MIGRATIONS: dict[int, Callable[[Contents], Contents]] = {}
+MIGRATIONS: dict[int, Callable[[Contents], Contents]] = {1: lambda old: old}  # format 2 added shards
 """From format n to n + 1. A new format adds one entry and a golden checkpoint of the old one."""
 
 
@@ -72,38 +75,71 @@ def contents_of(
     )
 
 
-def write(folder: Path, contents: Contents) -> str:
+def write(folder: Path, contents: Contents, among: Runtime = Runtime()) -> str:
     """Write a checkpoint folder, which must not exist; returns the sha256 of its manifest.
 
-    Everything is written under a temporary name beside it, flushed to the disk, and renamed.
+    Everything is written under a temporary name beside it, flushed to the disk, and renamed. Sharded contents are
+    written by all processes `among` whom they lie, on one file system: each writes its parts, the main one all else.
 
     Raises:
         CheckpointError: where the disk is full or not writable; nothing half-written is left behind.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.{among.broadcast(os.getpid()):.0f}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, spec in contents.specs.items():
-            home = part / "components" / name
-            home.mkdir(parents=True)
-            manifest: dict[str, Any] = {"format": FORMAT, "spec": spec}
-            if name in contents.weights:
-                _save_tensors(contents.weights[name], home / "weights.safetensors")
-                manifest["sha256"] = _sha256(home / "weights.safetensors")
-            _save_json(manifest, home / "manifest.json")
-        for name, tensors in contents.groups.items():
-            _save_tensors(tensors, part / "groups" / f"{name}.safetensors")
-        files = {f.relative_to(part).as_posix(): _sha256(f) for f in sorted(part.rglob("*")) if f.is_file()}
-        _save_json({"format": FORMAT, "facts": contents.facts, "files": files}, part / "manifest.json")
-        digest = _sha256(part / "manifest.json")
-        for directory in (part, *(d for d in part.rglob("*") if d.is_dir())):
-            _sync(directory)
+        if among.is_main:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        if among.sharded:
+            contents, parts = _apart(contents)
+            among.barrier()
+            shards.write(parts, part / "shards")
+            if among.is_main and len(list((part / "shards").iterdir())) < among.world:
+                raise OSError("other processes wrote their parts elsewhere; all must see one file system")
+        if not among.is_main:
+            return ""
+        digest = _write_whole(part, contents)
         part.rename(folder)
         _sync(folder.parent)
     except (OSError, SafetensorError) as e:
         shutil.rmtree(part, ignore_errors=True)
         raise _disk_error(folder, e) from e
+    return digest
+
+
+def _apart(contents: Contents) -> tuple[Contents, dict[str, Tensor]]:
+    """What each process has whole, and what it holds parts of, as "components/<name>/<tensor>" or "groups/..."."""
+    both = {"components": contents.weights, "groups": contents.groups}
+    parts = {
+        f"{area}/{name}/{k}": x
+        for area, named in both.items()
+        for name, tensors in named.items()
+        for k, x in tensors.items()
+        if is_sharded(x)
+    }
+    weights, groups = (
+        {name: {k: x for k, x in tensors.items() if not is_sharded(x)} for name, tensors in named.items()}
+        for named in both.values()
+    )
+    return Contents(contents.facts, contents.specs, weights, groups), parts
+
+
+def _write_whole(part: Path, contents: Contents) -> str:
+    """Everything but shards, and last the manifest of all; flushed to the disk."""
+    for name, spec in contents.specs.items():
+        home = part / "components" / name
+        home.mkdir(parents=True)
+        manifest: dict[str, Any] = {"format": FORMAT, "spec": spec}
+        if name in contents.weights:
+            _save_tensors(contents.weights[name], home / "weights.safetensors")
+            manifest["sha256"] = _sha256(home / "weights.safetensors")
+        _save_json(manifest, home / "manifest.json")
+    for name, tensors in contents.groups.items():
+        _save_tensors(tensors, part / "groups" / f"{name}.safetensors")
+    files = {f.relative_to(part).as_posix(): _sha256(f) for f in sorted(part.rglob("*")) if f.is_file()}
+    _save_json({"format": FORMAT, "facts": contents.facts, "files": files}, part / "manifest.json")
+    digest = _sha256(part / "manifest.json")
+    for directory in (part, *(d for d in part.rglob("*") if d.is_dir())):
+        _sync(directory)
     return digest
 
 
@@ -127,7 +163,7 @@ def read(folder: Path) -> Contents:
     files = manifest.get("files", {})
     for name, digest in files.items():
         _verify(folder / name, digest)
-    for area in ("components", "groups"):
+    for area in ("components", "groups", "shards"):
         for file in sorted(f for f in (folder / area).rglob("*") if f.is_file()):
             if file.relative_to(folder).as_posix() not in files:
                 raise CheckpointError(
@@ -143,6 +179,9 @@ def read(folder: Path) -> Contents:
             contents.weights[home.name] = load_tensors(home / "weights.safetensors")
     for file in sorted((folder / "groups").glob("*.safetensors")):
         contents.groups[file.stem] = load_tensors(file)
+    for key, tensor in _load_shards(folder / "shards").items():
+        area, name, k = key.split("/", 2)
+        {"components": contents.weights, "groups": contents.groups}[area][name][k] = tensor
     for step in range(version, FORMAT):
         contents = MIGRATIONS[step](contents)
     return contents
@@ -198,28 +237,31 @@ def adopt_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str 
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise UserError(f"no weight of {source} fits this recipe's network, a {type(module).__name__}")
-    module.load_state_dict({**own, **fitting})
+    module.load_state_dict({**own, **{k: divided(v, own[k]) for k, v in fitting.items()}})
     return sorted(own.keys() - fitting.keys())
 
 
 # A run: several checkpoints and a pointer to the latest -----------------------------------------------------------
 
 
-def commit(run: Path, seen: int, contents: Contents) -> Path:
+def commit(run: Path, seen: int, contents: Contents, among: Runtime = Runtime()) -> Path:
     """Write `run/checkpoints/<seen>`, point `run/latest` to it in one replacement, remove those that are too old.
 
-    At every moment `latest` names a checkpoint that is whole.
+    At every moment `latest` names a checkpoint that is whole. For sharded contents all processes call it, see `write`.
     """
     home = run / "checkpoints"
-    home.mkdir(parents=True, exist_ok=True)
-    for stale in home.glob(".*.part"):
-        shutil.rmtree(stale, ignore_errors=True)
     folder = home / str(seen)
-    if folder.exists():
-        if _pointer(run).get("path") == f"checkpoints/{seen}":
-            return folder
+    if among.is_main:
+        home.mkdir(parents=True, exist_ok=True)
+        for stale in home.glob(".*.part"):
+            shutil.rmtree(stale, ignore_errors=True)
+    if among.any(among.is_main and folder.exists() and _pointer(run).get("path") == f"checkpoints/{seen}"):
+        return folder
+    if among.is_main and folder.exists():
         shutil.rmtree(folder)  # written, but the process ended before it was pointed to
-    digest = write(folder, contents)
+    digest = write(folder, contents, among)
+    if not among.is_main:
+        return folder
     replace_json({"path": f"checkpoints/{seen}", "sha256": digest}, run / "latest")
     others = sorted((f for f in home.iterdir() if f.name.isdigit() and f != folder), key=lambda f: int(f.name))
     older = [f for f in others if int(f.name) < seen]
@@ -288,6 +330,15 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
     save_file(own, path, metadata)
     path.chmod(0o644)  # the library's own mode would keep a shared run from its other readers
     _sync(path)
+
+
+def _load_shards(folder: Path) -> dict[str, Tensor]:
+    if not folder.is_dir():
+        return {}
+    try:
+        return shards.read(folder)
+    except (OSError, SafetensorError) as e:
+        raise CheckpointError(f"{folder} does not hold readable shards: {e}") from e
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -182,6 +182,12 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (train, resume):
         command.add_argument(
+            "--shard",
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help="under torchrun: each process holds a part of the networks (default: not; resume: as before)",
+        )
+        command.add_argument(
             "--workers", type=int, metavar="N", help="processes that read data larger than memory (default: by cores)"
         )
     for command in (train, resume, sample, evaluate):
@@ -220,6 +226,7 @@ def _train(o: argparse.Namespace) -> None:
             types=types,
             loggers=_loggers(o, out) if run.is_main else [],
             workers=o.workers,
+            sharded=bool(o.shard),
         )
         if run.is_main:
             print(f"{out}: done{_next(out, state.components)}")
@@ -243,7 +250,9 @@ def _resume(o: argparse.Namespace) -> None:
     _at_least_one("--samples", o.samples)
     with launch(o.device) as run:
         loggers = _loggers(o, o.run) if run.is_main else []
-        state = fit.resume(o.run, run, samples=o.samples, types=_types(o), loggers=loggers, workers=o.workers)
+        state = fit.resume(
+            o.run, run, samples=o.samples, types=_types(o), loggers=loggers, workers=o.workers, sharded=o.shard
+        )
         if run.is_main:
             print(f"{o.run}: done{_next(o.run, state.components)}")
 

@@ -35,7 +35,7 @@ from unnoise.model import Model
 from unnoise.optim import snapshot_due
 from unnoise.preview import preview
 from unnoise.recipe import Recipe
-from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device, whole
 from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import build, describe
 from unnoise.train import Progress, State, train
@@ -80,6 +80,7 @@ def start(
     types: Sequence[type] = (),
     loggers: Sequence[Logger] = (),
     workers: int | None = None,
+    sharded: bool = False,
 ) -> State:
     """Train a recipe in a new run folder.
 
@@ -97,11 +98,13 @@ def start(
         types: classes of the user's in the recipe or the parent.
         loggers: besides metrics.jsonl.
         workers: processes that read data larger than memory, see `data.stream.batches`; the run is the same with any.
+        sharded: of several processes, let each hold a part of every trained network (`Runtime.distribute`).
 
     Raises:
         UserError: for what the user can mend; nothing is lost.
     """
     path, run = Path(path), run or Runtime(pick_device())
+    run = _sharding(run, compiled) if sharded else run
     if not _is_free(path):
         raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
     run.barrier()  # or the main process might write there before another has looked
@@ -110,7 +113,7 @@ def start(
         raise UserError(f"unknown precision {precision!r}: fp32, bf16 or fp16")
     data = recipe.data.load()
     total = None if minutes is not None else _whole(recipe.samples if samples is None else samples, recipe.batch)
-    state = State(recipe, seed, run.device, total, PRECISIONS[precision])
+    state = State(recipe, seed, run.device, total, PRECISIONS[precision], shard=run.distribute if run.sharded else None)
     measure = getattr(state.components["codec"], "measure", None)
     if measure is not None:  # a codec with numbers of its own: the scale of latents
         measure(loaded(data.train["x"], MEASURED_BY))
@@ -120,6 +123,7 @@ def start(
         "precision": precision,
         "compiled": compiled,
         "captured": captured,
+        "sharded": sharded,
         "minutes": minutes,
         "elapsed": 0.0,
         "about": data.about,
@@ -139,6 +143,7 @@ def resume(
     types: Sequence[type] = (),
     loggers: Sequence[Logger] = (),
     workers: int | None = None,
+    sharded: bool | None = None,
 ) -> State:
     """Go on with a run where its last checkpoint stands; the same run as if it had not been stopped.
 
@@ -149,6 +154,7 @@ def resume(
         types: classes of the user's in the recipe.
         loggers: besides metrics.jsonl.
         workers: processes that read data larger than memory, as for `start`.
+        sharded: as for `start`; None: as the run was begun, where there are several processes.
     """
     path, run = Path(path), run or Runtime(pick_device())
     contents = checkpoint.read(checkpoint.locate(shipped.find(path)))
@@ -157,6 +163,9 @@ def resume(
         raise checkpoint.CheckpointError(
             f"{path} is a checkpoint or a saved model, not a run: name the run's own folder"
         )
+    facts = {**facts, "sharded": facts.get("sharded", False) if sharded is None else sharded}
+    if sharded or (facts["sharded"] and run.world > 1):
+        run = _sharding(run, facts["compiled"])
     recipe = build(facts["recipe"], types, lazy=True)
     data = recipe.data.load()
     state = State(
@@ -166,6 +175,7 @@ def resume(
         facts["total"],
         PRECISIONS[facts["precision"]],
         checkpoint.components(contents, types),
+        run.distribute if run.sharded else None,
     )
     state.load(contents.groups)
     state.seen = facts["seen"]
@@ -177,6 +187,12 @@ def resume(
     session.prepare()
     session.loop()
     return state
+
+
+def _sharding(run: Runtime, compiled: bool) -> Runtime:
+    if compiled:
+        raise UserError("a network that is compiled cannot be sharded: leave --compile or --shard away")
+    return run.sharding()
 
 
 def _is_free(path: Path) -> bool:
@@ -249,14 +265,16 @@ class Session:
             check_interval(levels, interval)
             plan(self.recipe.sampling.sampler, levels)
         self.run.shard(self.recipe.batch)
-        if self.run.is_main:
+        if self.run.is_main and self.data.notice:
+            say(self.data.notice)
+        if self.run.joins:
             self.watched = {k: v[:WATCHED] for k, v in self.data.held_out.items()}
             for k, column in self.watched.items():
                 require_finite(column, k)  # a lazy one's are new here
-            if self.data.notice:
-                say(self.data.notice)
             with self._memory():
-                say(forecast(self.recipe, self.state, self.data, self.run, self.facts))
+                line = forecast(self.recipe, self.state, self.data, self.run, self.facts)
+            if self.run.is_main:
+                say(line)
         if self.facts["compiled"]:
             for module in self.state.networks.values():
                 (module.net if isinstance(module, Preconditioned) else module).compile()
@@ -278,21 +296,27 @@ class Session:
                 if bar is not None:
                     bar.total = state.total
                     bar.update(recipe.batch)
-                if snapshot_due(state.seen, recipe.batch) and run.is_main:
+                if snapshot_due(state.seen, recipe.batch) and run.joins:
                     self.snapshot()
                 if step % recipe.log_every == 0 or state.seen == state.total:
                     self.log(progress, bar)
-                if self._preview_due() and run.is_main and "process" in state.components:
+                if self._preview_due() and run.joins and "process" in state.components:
+                    folder = self.path / "samples" if run.is_main else None
                     with state.averaged(recipe.average), self._as_they_are():
-                        preview(self.model(), self.path / "samples", state.seen, self.data, self.loggers)
-                if time.monotonic() - saved > SAVE_EVERY:
+                        preview(self.model(), folder, state.seen, self.data, self.loggers)
+                if self._save_due(step, saved):
                     self.save()
                     saved = time.monotonic()
                 if step % 8 == 0 or run.world == 1:
                     self._stop_if_asked()
-        if run.is_main:
+        if run.joins:
             self.snapshot()
         self.save()
+
+    def _save_due(self, step: int, saved: float) -> bool:
+        """Whether the last checkpoint is old; where all write a part of one, by the main process's clock."""
+        due = time.monotonic() - saved > SAVE_EVERY
+        return step % 8 == 0 and self.run.any(due and self.run.is_main) if self.run.sharded else due
 
     def _fix_total(self) -> None:
         """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is.
@@ -318,11 +342,11 @@ class Session:
         """A line of metrics: training and held-out loss, also by log-SNR."""
         state, recipe = self.state, self.recipe
         values: dict[str, Any] = {**state.read_window(self.run), "lr": progress.lr, "norm": float(progress.norm)}
-        if not self.run.is_main:
-            return
-        if len(self.watched["x"]):
+        if self.run.joins and len(self.watched["x"]):
             with self._as_they_are():
                 values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
+        if not self.run.is_main:
+            return
         values |= {"seconds": round(self.elapsed, 2)}
         for logger in self.loggers:
             logger.log(state.seen, values)
@@ -351,13 +375,15 @@ class Session:
         tensors = {}
         for width in self.state.ema.widths:
             for name, x in self.state.ema.state(width).items():
-                tensors[f"{width:g}/{name}"] = x.to(torch.bfloat16) if x.is_floating_point() else x
+                tensors[f"{width:g}/{name}"] = whole(x.to(torch.bfloat16) if x.is_floating_point() else x).cpu()
+        if not self.run.is_main:
+            return
         (self.path / "ema").mkdir(exist_ok=True)
         checkpoint.save_tensors(tensors, self.path / "ema" / f"{self.state.seen}.safetensors")
 
     def save(self) -> None:
-        """A checkpoint, by the main process."""
-        if not self.run.is_main:
+        """A checkpoint, by the main process, or by all that hold parts of it."""
+        if not self.run.joins:
             return
         state, recipe = self.state, self.recipe
         facts = {
@@ -374,7 +400,8 @@ class Session:
             "unnoise": __version__,
             "torch": torch.__version__,
         }
-        checkpoint.commit(self.path, state.seen, checkpoint.contents_of(state.components, state.groups(), facts))
+        contents = checkpoint.contents_of(state.components, state.groups(), facts)
+        checkpoint.commit(self.path, state.seen, contents, self.run if self.run.sharded else Runtime())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

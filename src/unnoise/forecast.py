@@ -28,8 +28,9 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
     """
     parameters = sum(p.numel() for m in state.networks.values() for p in m.parameters())
     seconds, activations = _trial(recipe, state, data, run)
-    # Weights, gradients and two moments; an average of each width.
-    memory = (4 * parameters * (4 + len(recipe.widths)) + activations) / 2**30
+    # Weights, gradients and two moments; an average of each width. Sharded, a process holds its share of them.
+    held = parameters / (run.world if run.sharded else 1)
+    memory = (4 * held * (4 + len(recipe.widths)) + activations) / 2**30
     left = None if state.total is None else (state.total - state.seen) // recipe.batch
     minutes = facts["minutes"] if left is None else left * seconds / 60
     samples = f"{state.total:,} samples" if state.total else "as many samples as fit"

@@ -14,12 +14,12 @@ COUNT = 40
 """Samples in a grid."""
 
 
-def preview(model: Model, folder: Path, seen: int, data: Dataset, loggers: Sequence[Logger]) -> None:
+def preview(model: Model, folder: Path | None, seen: int, data: Dataset, loggers: Sequence[Logger]) -> None:
     """Write a grid of samples as <seen>.png, where the codec has something to look at.
 
     Args:
         model: with the weights to look at.
-        folder: where to.
+        folder: where to; None: nowhere, for a process that only takes part in the sampling by a sharded network.
         seen: samples seen.
         data: whose first held-out items (or else training items) give the conditions that have no default.
         loggers: to show it to.
@@ -31,7 +31,10 @@ def preview(model: Model, folder: Path, seen: int, data: Dataset, loggers: Seque
     try:
         samples = model.sample(COUNT, **needed)
     except FloatingPointError:
-        say("the samples are not finite: training diverges, or has not found its feet; a lower optim.lr helps")
+        if folder is not None:
+            say("the samples are not finite: training diverges, or has not found its feet; a lower optim.lr helps")
+        return
+    if folder is None:
         return
     samples.save(folder / f"{seen:09d}.png")
     for logger in loggers:

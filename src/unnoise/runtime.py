@@ -1,21 +1,31 @@
-"""Where a program runs: one process, or several that torchrun started. The sole user of `torch.distributed`."""
+"""Where a program runs: one process, or several that torchrun started.
+
+The sole user of `torch.distributed`, but for `shards`, which reads and writes files by it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import platform
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
 
 from unnoise.errors import UserError
 
+GRACE = 0.2
+"""Seconds for Gloo's threads to let go of the last tensors. Sharded networks keep the threads alive until Python ends;
+one that needs the interpreter then, to free a tensor, aborts the process."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of the networks' matrix products, by name; None leaves them in float32."""
 
@@ -59,11 +69,13 @@ class Runtime:
         device: of this process.
         rank: 0 is the one that writes.
         world: number of processes.
+        sharded: whether each process holds a part of every trained network, see `distribute`, or all of it.
     """
 
     device: torch.device = torch.device("cpu")
     rank: int = 0
     world: int = 1
+    sharded: bool = False
 
     @property
     def machine(self) -> str:
@@ -78,6 +90,24 @@ class Runtime:
     def is_main(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
+
+    @property
+    def joins(self) -> bool:
+        """Whether this process takes part in what the main one does with the networks: all do that hold parts."""
+        return self.is_main or self.sharded
+
+    def sharding(self) -> Runtime:
+        """The same, where each process holds a part of every trained network.
+
+        Raises:
+            UserError: where there is one process.
+        """
+        if self.world == 1:
+            raise UserError(
+                "networks are sharded among several processes, and there is one: "
+                "start with torchrun --nproc-per-node 2 -m unnoise, or leave --shard away"
+            )
+        return replace(self, sharded=True)
 
     def shard(self, n: int) -> slice:
         """This process's rows of a batch of n.
@@ -110,9 +140,9 @@ class Runtime:
         """The module with its gradients averaged over processes; itself where there is one.
 
         What is wrapped is a whole phase, whose forward is the objective's call: every parameter that the loss reaches
-        is reduced, however it is reached.
+        is reduced, however it is reached. Sharded networks reduce theirs by themselves.
         """
-        if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
+        if self.world == 1 or self.sharded or not any(p.requires_grad for p in module.parameters()):
             return module
         return DistributedDataParallel(module)
 
@@ -122,8 +152,42 @@ class Runtime:
         if more and isinstance(module, DistributedDataParallel):
             with module.no_sync():
                 yield
-        else:
-            yield
+            return
+        if self.sharded:
+            from torch.distributed.fsdp import FSDPModule
+
+            for part in module.modules():
+                if isinstance(part, FSDPModule):
+                    part.set_requires_gradient_sync(not more, recurse=False)
+        yield
+
+    def distribute(self, module: nn.Module) -> None:
+        """Shard a network in place (FSDP2): of each parameter this process keeps its rows, as a DTensor of float32.
+
+        Whatever is called of the network, `forward` or another public method, gathers the parameters of a block before
+        the block and frees them after it, in the forward pass and again in the backward one; gradients are averaged
+        over processes and scattered. All processes must make the same calls. Parameters are the main process's.
+
+        Args:
+            module: on any device; it ends on this process's, and never lies there as a whole.
+
+        Raises:
+            UserError: for a parameter without axes, which has no rows.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        for name, p in module.named_parameters():
+            if p.ndim == 0:
+                raise UserError(f"a parameter without axes cannot be sharded: make {name!r} one of shape [1]")
+        with torch.no_grad():
+            for x in module.state_dict().values():
+                x.copy_(self.first(x))
+        _make_contiguous(module)
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for part in (*_blocks(module), module):
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        _register_methods(module)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over processes; on every one."""
@@ -159,6 +223,110 @@ class Runtime:
             dist.barrier()
 
 
+# Sharded networks: what torch needs for them takes half a second to import, which nobody else should wait for ---------
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether this process holds a part of the tensor only (a DTensor)."""
+    return hasattr(x, "full_tensor")
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a tensor that may be sharded, on each process's device; all processes ask for it together."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def divided(x: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which every process has, on the device of `like` and sharded as `like` is, if it is."""
+    if not is_sharded(like) or is_sharded(x):
+        return x.to(like.device)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The parts of a network that are gathered one at a time; what is left of it is gathered as one.
+
+    They are what its outermost lists (ModuleList, Sequential) hold, where that is made of parts itself and is called by
+    nothing but `forward`. None where parameters are tied: those must be gathered together.
+    """
+    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters())):
+        return []
+    out: list[nn.Module] = []
+    for part in module.children():
+        if not isinstance(part, nn.ModuleList | nn.Sequential):
+            out += _blocks(part)
+            continue
+        for block in part:
+            if any(block.children()) and any(True for _ in block.parameters()) and not _methods(block):
+                out.append(block)
+            else:
+                out += _blocks(block)
+    return out
+
+
+def _methods(module: nn.Module) -> list[str]:
+    """The public methods of a module's own classes besides `forward`."""
+    own = [c for c in type(module).__mro__ if c is not object and c.__module__.partition(".")[0] != "torch"]
+    names = {k for c in own for k, f in vars(c).items() if inspect.isfunction(f) and not k.startswith("_")}
+    return sorted(names - {"forward"})
+
+
+def _register_methods(module: nn.Module) -> None:
+    """Let the public methods of a sharded network gather its parameters, as `forward` does.
+
+    A method that is called by another one finds them gathered, and must not free them at its end. What a method returns
+    must not lie in them.
+    """
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    inside = False
+
+    def entry(name: str) -> None:
+        plain = getattr(module, name)
+        setattr(module, name, lambda *args, **kwargs: tree_map(_copied, plain(*args, **kwargs)))
+        if name != "forward":
+            register_fsdp_forward_method(module, name)
+        gathering = getattr(module, name)
+
+        @functools.wraps(plain)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return plain(*args, **kwargs)
+            inside = True
+            try:
+                return gathering(*args, **kwargs)
+            finally:
+                inside = False
+
+        setattr(module, name, call)
+
+    for name in ("forward", *_methods(module)):
+        entry(name)
+
+
+def _copied(x: Any) -> Any:
+    """A copy in the place of a parameter or of a view, whose memory may be that of one."""
+    return x.clone() if isinstance(x, nn.Parameter) or (isinstance(x, Tensor) and x._is_view()) else x
+
+
+def _make_contiguous(module: nn.Module) -> None:
+    """Make parameters contiguous, as rows must be; convolutions that had channels innermost ask that of x instead."""
+    for part in module.modules():
+        for p in part.parameters(recurse=False):
+            if not p.is_contiguous():
+                p.data = p.data.contiguous()
+                if isinstance(part, nn.Conv2d):
+                    part.register_forward_pre_hook(_channels_last)
+
+
+def _channels_last(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
+
+
 @contextlib.contextmanager
 def launch(device: str | None = None) -> Iterator[Runtime]:
     """The runtime that the environment asks for: torchrun's group where it started us, else this process alone."""
@@ -176,4 +344,6 @@ def launch(device: str | None = None) -> Iterator[Runtime]:
     try:
         yield Runtime(chosen, dist.get_rank(), world)
     finally:
+        if chosen.type != "cuda":
+            time.sleep(GRACE)
         dist.destroy_process_group()

@@ -88,15 +88,21 @@ def fields_of(value: Any) -> dict[str, Any]:
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, nn.Module):
         out = {}
-        for name in inspect.signature(type(value)).parameters:
+        cls = _class_of(value)
+        for name in inspect.signature(cls).parameters:
             if not hasattr(value, name):
                 raise SpecError(
-                    f"{type(value).__name__} cannot be saved: it does not keep its argument {name!r}; "
+                    f"{cls.__name__} cannot be saved: it does not keep its argument {name!r}; "
                     f"write self.{name} = {name} in its constructor"
                 )
             out[name] = getattr(value, name)
         return out
     raise SpecError(f"{value!r} of type {type(value).__name__} is neither a dataclass nor a module")
+
+
+def _class_of(value: Any) -> type[Any]:
+    """The class that a value was constructed by; a module that is sharded has got another one since, made by torch."""
+    return next(c for c in type(value).__mro__ if not c.__module__.startswith("torch.distributed."))
 
 
 def describe(value: Any) -> Any:
@@ -113,7 +119,7 @@ def describe(value: Any) -> Any:
         return [describe(v) for v in value]
     if isinstance(value, Mapping):
         return {MAP: {str(k): describe(v) for k, v in value.items()}}
-    cls = value.cls if isinstance(value, Build) else type(value)
+    cls = value.cls if isinstance(value, Build) else _class_of(value)
     return {TYPE: f"{cls.__module__}.{cls.__qualname__}"} | {k: describe(v) for k, v in fields_of(value).items()}
 
 

@@ -21,7 +21,7 @@ from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, guarded_step, hidden_matrices
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, divided, whole
 
 AUGMENT = -1
 """The place of augmentation in the randomness of a row, where phases have their numbers."""
@@ -59,6 +59,7 @@ class State:
         total: samples to see; None where it is not yet fixed.
         precision: dtype of the networks' matrix products; None: float32. float16 brings a loss scale.
         components: those of a checkpoint, to go on with; None: fresh ones.
+        shard: how each trained network is sharded, `Runtime.distribute`; averages and moments then are sharded too.
     """
 
     def __init__(
@@ -69,17 +70,22 @@ class State:
         total: int | None,
         precision: torch.dtype | None = None,
         components: Mapping[str, Any] | None = None,
+        shard: Callable[[nn.Module], None] | None = None,
     ) -> None:
         if components is None:
             with _own_generators(device, seed):
                 components = recipe.components()
-        self.components = {k: v.to(device) if isinstance(v, nn.Module) else v for k, v in components.items()}
+        self.components = dict(components)
         self.phases = recipe.all_phases()
         for phase in self.phases:
             for name in phase.modules:
                 if not isinstance(self.components.get(name), nn.Module):
                     raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
+        if shard is not None:
+            for module in self.trained.values():
+                shard(module)
         for module in self.networks.values():
+            module.to(device)
             if hasattr(module, "precision"):
                 setattr(module, "precision", precision)  # noqa: B010 (a tensor or a module to mypy)
         self.optimizers = [
@@ -125,8 +131,10 @@ class State:
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take on what `groups` gave; the weights are loaded with the components."""
+        named = self.named
         for width in self.ema.widths:
-            self.ema.load(width, groups[f"ema-{width:g}"])
+            average = groups[f"ema-{width:g}"]
+            self.ema.load(width, {k: divided(x, named[k]) if k in named else x for k, x in average.items()})
         for j, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             names = {name: i for i, name in enumerate(_names(self.components, phase))}
             parameters = _parameters(self.components, phase)
@@ -136,7 +144,7 @@ class State:
                 # Copied into the layout of the parameter (channels last, where it is a convolution's), since the fused
                 # kernels walk through the memory of both side by side.
                 like = parameters[names[name]] if value.shape == parameters[names[name]].shape else value
-                copy = torch.empty_like(like, dtype=value.dtype).copy_(value)
+                copy = torch.empty_like(like, dtype=value.dtype).copy_(divided(value, like))
                 entries.setdefault(names[name], {})[slot] = copy
             # With the given groups the optimiser would lose its learning rate on the device.
             own = optimizer.state_dict()["param_groups"]
@@ -373,6 +381,11 @@ def _own_generators(device: torch.device, *path: int) -> Iterator[None]:
         yield
 
 
+def _agreed(found: Sequence[str], run: Runtime) -> str | None:
+    """The first that was found, in quotes; None where no process found any: all must go on, or none."""
+    return (repr(found[0]) if found else "one of another process") if run.any(bool(found)) else None
+
+
 def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe) -> str:
     """Run the phases once more, eagerly, with a look at every layer: which is the first that is not finite?"""
     streak = int(state.bad[:, 1].max())
@@ -391,9 +404,10 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
 
         return look
 
-    for k, column in batch.items():
-        if column.is_floating_point() and not bool(torch.isfinite(column).all()):
-            return f"{start}The data themselves are not finite: column {k!r}"
+    run = phases[0].run
+    columns = [k for k, x in batch.items() if x.is_floating_point() and not bool(torch.isfinite(x).all())]
+    if bad := _agreed(columns, run):
+        return f"{start}The data themselves are not finite: column {bad}"
     for phase in phases:
         handles = [
             m.register_forward_hook(hook(f"{k}.{name}".rstrip(".")))
@@ -411,14 +425,12 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
         finally:
             for handle in handles:
                 handle.remove()
-        if found:
-            return (
-                f"{start}The first layer whose output is not finite is {found[0]!r}: lower optim.lr, or take bfloat16"
-            )
-        if not bool(loss.value.isfinite().all()):
+        if bad := _agreed(found, run):
+            return f"{start}The first layer whose output is not finite is {bad}: lower optim.lr, or take bfloat16"
+        if run.any(not bool(loss.value.isfinite().all())):
             return f"{start}Every layer is finite but the loss is not: look at the objective's weight"
         for name, p in zip(_names(state.components, phase.phase), phase.own, strict=True):
-            if p.grad is not None and not bool(p.grad.isfinite().all()):
+            if p.grad is not None and run.any(not bool(whole(p.grad).isfinite().all())):
                 return (
                     f"{start}Every output is finite, the gradient of {name!r} is not: lower optim.lr, or take bfloat16"
                 )

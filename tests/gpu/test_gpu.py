@@ -127,14 +127,15 @@ def test_the_network_compiles_in_one_graph_with_inductor():
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_train_to_the_weights_of_one(tmp_path: Path):
+@pytest.mark.parametrize("more", [[], ["--shard"]])
+def test_two_gpus_train_to_the_weights_of_one(tmp_path: Path, more: list[str]):
     arguments = ["train", "digits", "--precision", "fp32", "--samples", "1280", "-s", "model.net.dropout=0"]
     one, two = tmp_path / "one", tmp_path / "two"
     env = {**os.environ, "NCCL_NVLS_ENABLE": "0"}
     subprocess.run([sys.executable, "-m", "unnoise", *arguments, "--out", str(one)], check=True, env=env)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unnoise"]
-    subprocess.run([*torchrun, *arguments, "--out", str(two)], check=True, env=env)
+    subprocess.run([*torchrun, *arguments, *more, "--out", str(two)], check=True, env=env)
     a, b = (checkpoint.read(checkpoint.locate(p)).weights["model"] for p in (one, two))
     worst = max(float((a[k] - b[k]).abs().max()) for k in a)
-    print(f"largest difference of a weight after 20 steps on 2 GPUs: {worst:.2e}")
+    print(f"largest difference of a weight after 20 steps on 2 GPUs {more}: {worst:.2e}")
     assert worst < 1e-4

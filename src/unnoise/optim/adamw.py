@@ -123,6 +123,8 @@ def guarded_step(
     if not gradients:
         raise ValueError("no parameter has a gradient: was backward called, and do the parameters require gradients?")
     norm = nn.utils.get_total_norm(gradients, foreach=True)
+    if hasattr(norm, "full_tensor"):  # of shards: the sum is over all processes, and all find the same
+        norm = norm.full_tensor()
     if scale is not None:
         norm = norm / scale
     finite = norm.isfinite()
