@@ -257,16 +257,18 @@ def programs(shape: Shape, device: torch.device) -> dict[str, Callable[[], Progr
 
     half = device.type == "cuda"
     name = "bf16" if half else "fp32"
-    ours: dict[str, dict[str, bool]] = {"eager": {}, "compiled": {"compiled": True}}
+    ours: dict[str, dict[str, Any]] = {f"eager, {name}": {}, f"compiled, {name}": {"compiled": True}}
     if half:
         ours |= {
-            "eager, kernels": {"fused": True},
-            "eager, kernels, captured": {"fused": True, "captured": True},
-            "compiled, kernels": {"fused": True, "compiled": True},
-            "compiled, kernels, captured": {"fused": True, "compiled": True, "captured": True},
+            "eager, kernels, bf16": {"fused": True},
+            "eager, kernels, captured, bf16": {"fused": True, "captured": True},
+            "compiled, kernels, bf16": {"fused": True, "compiled": True},
+            "compiled, kernels, captured, bf16": {"fused": True, "compiled": True, "captured": True},
         }
+    else:  # where the processor multiplies in bfloat16 this is what a user would take
+        ours |= {"eager, bf16": {"precision": "bf16"}}
     found: dict[str, Callable[[], Program]] = {
-        f"unnoise, {kind}, {name}": lambda how=how: Ours(shape, device, name, **how)  # type: ignore[misc]
+        f"unnoise, {kind}": lambda how=how: Ours(shape, device, **{"precision": name, **how})  # type: ignore[misc]
         for kind, how in ours.items()
     }
     found["diffusers, its script's default, fp32"] = lambda: diffusers(shape.plain_batch)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from unnoise.errors import UserError
 from unnoise.optim.rate import Constant, Rate
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -94,8 +95,9 @@ class Muon:
             matrices: those among them that are orthogonalised, [n, k] or [out, in, *kernel], see `hidden_matrices`.
 
         Raises:
-            ValueError: without parameters, with parameters on several devices or in shards, and for matrices that are
-                not among `params` or have fewer than two axes.
+            UserError: for matrices in shards.
+            ValueError: without parameters, with parameters on several devices, and for matrices that are not among
+                `params` or have fewer than two axes.
         """
         params, matrices = list(params), list(matrices)
         devices = {p.device for p in params}
@@ -106,7 +108,9 @@ class Muon:
         if flat := [tuple(p.shape) for p in matrices if p.ndim < 2]:
             raise ValueError(f"only matrices can be orthogonalised, got shapes {flat[:3]}")
         if any(hasattr(p, "placements") for p in matrices):
-            raise ValueError("Muon orthogonalises whole matrices, these are sharded: take AdamW, or do not shard")
+            raise UserError(
+                "Muon orthogonalises whole matrices, and --shard cuts them: take AdamW, or leave --shard out"
+            )
         return _Muon(params, matrices, self)
 
 

@@ -1,0 +1,201 @@
+"""Quality against time: what a recipe reaches after so many minutes of training, from one trunk with a branch each.
+
+    python benchmarks/minutes.py cifar10 [--minutes 1 2 5 7] [--compile --capture] [--many 7] [--out FILE.json]
+        [-s KEY=VALUE] [--judge 'Distances(features=Means())'] [--kernels fused] [--images runs/minutes]
+
+The recipe's rate is to be a Trapezoid. The trunk trains at its constant learning rate; where a point's share of decay
+begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
+point's minutes are those of trunk and branch: every second in which steps are taken, from the first step on, its
+compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
+for the minutes in --many over three repeats and, beside them, of 50,000 samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unnoise import recipes
+from unnoise.core.denoiser import Preconditioned
+from unnoise.data.dataset import Dataset
+from unnoise.data.stream import batches
+from unnoise.metrics.figure import as_json
+from unnoise.model import Model
+from unnoise.nets import kernels
+from unnoise.optim import Trapezoid
+from unnoise.override import override
+from unnoise.recipe import Recipe
+from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
+from unnoise.train import State, train
+from unnoise.trial import Trial
+
+SEED = 50_000_000
+"""Of the first sample; choices are made on others."""
+
+
+@dataclass
+class Clock:
+    """Seconds in which steps were taken, and the device's rate."""
+
+    seconds: float = 0.0
+    samples: int = 0
+    first: float = 0.0
+    """Seconds of the very first step, which are not counted: compilation, mostly."""
+
+
+class Trunk:
+    """A state in training, that can be kept and gone back to."""
+
+    def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> None:
+        self.recipe, self.data, self.device, self.captured = recipe, data, device, o.capture
+        self.state = State(recipe, o.seed, device, None, PRECISIONS[o.precision or default_precision(device)])
+        self.clock = Clock()
+        if o.compile:
+            for module in self.state.networks.values():
+                (module.net if isinstance(module, Preconditioned) else module).compile()
+
+    def advance(self, until: float | None) -> None:
+        """Train until the clock shows so many seconds, or to the end of the branch."""
+        state, clock = self.state, self.clock
+        stream = batches(self.data.train, self.recipe.batch, seed=state.seed, seen=state.seen, device=self.device)
+        with contextlib.closing(stream):
+            began = time.perf_counter()
+            for n, _ in enumerate(train(self.recipe, state, stream, Runtime(self.device), captured=self.captured), 1):
+                if not clock.samples or n % 10 == 0:
+                    self._wait()
+                now = time.perf_counter()
+                if not clock.samples:
+                    clock.first = now - began
+                else:
+                    clock.seconds += now - began
+                began, clock.samples = now, clock.samples + self.recipe.batch
+                if until is not None and clock.seconds >= until:
+                    break
+            self._wait()
+            clock.seconds += time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    @contextlib.contextmanager
+    def branch(self, share: float) -> Iterator[None]:
+        """Within, a run that ends where the decay's share does; afterwards all is as it was."""
+        state, clock = self.state, replace(self.clock)
+        networks = {k: {n: x.clone() for n, x in m.state_dict().items()} for k, m in state.networks.items()}
+        groups = {k: {n: x.clone() for n, x in g.items()} for k, g in state.groups().items()}
+        seen, batch = state.seen, self.recipe.batch
+        state.total = -(-round(seen / (1 - share)) // batch) * batch
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for k, m in state.networks.items():
+                    for n, x in m.state_dict().items():
+                        x.copy_(networks[k][n])
+            state.load(groups)
+            state.seen, state.total, self.clock = seen, None, clock
+
+    def model(self) -> Model:
+        """The model as it stands."""
+        parts = self.state.components
+        return Model(parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), self.recipe.sampling)
+
+
+def measured(trunk: Trunk, n: int, repeats: int, o: argparse.Namespace) -> dict[str, Any]:
+    """The judge's figures of averaged weights, and the seconds that sampling took."""
+    recipe, state = trunk.recipe, trunk.state
+    assert recipe.judge is not None
+    settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
+    trial = Trial(n, repeats, SEED, settings, run=Runtime(trunk.device))
+    with (
+        state.averaged(o.average or recipe.average),
+        torch.compiler.set_stance("force_eager" if o.compile else "default"),
+    ):
+        began = time.perf_counter()
+        trial.samples(trunk.model(), 0, like=trunk.data.train)
+        seconds = time.perf_counter() - began
+        figures = recipe.judge(trunk.model(), trunk.data, replace(trial))
+    return {"samples": n, "repeats": repeats, "sampling_seconds": seconds, "figures": as_json(figures)}
+
+
+def picture(trunk: Trunk, path: Path, average: float) -> None:
+    """A grid of samples."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with trunk.state.averaged(average):
+        trunk.model().sample(100, seed=SEED).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 7])
+    parser.add_argument("--many", type=float, nargs="*", default=[], help="minutes with repeats and 50,000 samples")
+    parser.add_argument("-n", type=int, default=10_000, help="samples that are measured")
+    parser.add_argument("--more", type=int, default=50_000, help="samples beside them for --many; 0: none")
+    parser.add_argument("--seed", type=int, default=0, help="of training")
+    parser.add_argument("--precision")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--capture", action="store_true")
+    parser.add_argument("--kernels", choices=["fused", "eager"], default="eager")
+    parser.add_argument("--average", type=float, help="relative width of the average, in the place of the recipe's")
+    parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
+    parser.add_argument("--judge", help="in the place of the recipe's")
+    parser.add_argument("-s", "--set", action="append", default=[], help="as of `unnoise train`")
+    parser.add_argument("--device")
+    parser.add_argument("--images", type=Path, help="a folder for a grid of each point")
+    parser.add_argument("--out", type=Path)
+    o = parser.parse_args()
+    device = pick_device(o.device)
+    torch.backends.cudnn.benchmark = True
+    recipe = recipes.load(o.recipe)[0]
+    for assignment in (*o.set, *([f"judge={o.judge}"] if o.judge else [])):
+        recipe = override(recipe, assignment)
+    rate = getattr(recipe.optim, "rate", None)
+    if not isinstance(rate, Trapezoid):
+        raise SystemExit(f"the rate of {o.recipe} is {rate}: points share a trunk where it is a Trapezoid")
+    points: list[dict[str, Any]] = []
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+        "torch": torch.__version__,
+        "points": points,
+    }
+    with kernels.using(o.kernels):
+        data = recipe.data.load()
+        trunk = Trunk(recipe, data, device, o)
+        result["parameters"] = sum(p.numel() for p in trunk.state.components["model"].parameters())
+        for minutes in sorted(o.minutes):
+            trunk.advance(60 * minutes * (1 - rate.decay))
+            with trunk.branch(rate.decay):
+                trunk.advance(None)
+                clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
+                point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
+                point["measured"] = [measured(trunk, o.n, 3 if minutes in o.many else 1, o)]
+                if minutes in o.many and o.more:
+                    point["measured"].append(measured(trunk, o.more, 1, o))
+                if o.images:
+                    picture(trunk, o.images / f"{o.recipe}-{minutes:g}.png", o.average or recipe.average)
+            points.append(point)
+            result["first_step_seconds"] = trunk.clock.first
+            shown = {f["name"]: f["samples"] for f in point["measured"][0]["figures"]}
+            print(
+                f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s  {shown}", flush=True
+            )
+            if o.out:
+                o.out.parent.mkdir(parents=True, exist_ok=True)
+                o.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Captured graphs and fused kernels on a GPU; run by hand: python -m pytest tests/gpu tests/nets/test_kernels.py."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unnoise import recipes
+from unnoise.data.stream import batches
+from unnoise.model import Model
+from unnoise.nets import UNet, kernels
+from unnoise.override import override
+from unnoise.runtime import Runtime
+from unnoise.sample import Ancestral, Heun
+from unnoise.train import State, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+GPU = torch.device("cuda")
+
+
+def trained(captured: bool, *changes: str, compiled: bool = False, choice: Any = "eager") -> tuple[State, list[float]]:
+    recipe = recipes.load("digits")[0]
+    for change in ("model.net.width=16", "samples=1280", "model.net.dropout=0.2", *changes):
+        recipe = override(recipe, change)
+    state = State(recipe, 0, GPU, 1280, torch.bfloat16)
+    if compiled:
+        state.components["model"].net.compile()
+    stream = batches(recipe.data.load().train, recipe.batch, seed=0, device=GPU)
+    with kernels.using(choice):
+        losses = [float(p.loss) for p in train(recipe, state, stream, Runtime(GPU), captured=captured)]
+    return state, losses
+
+
+@pytest.mark.parametrize("choice", ["eager", "fused"])
+@pytest.mark.parametrize("optim", ["AdamW(lr=2e-3, rate=Cosine(warmup=320))", "Muon(lr=4e-3, rate=Cosine(warmup=320))"])
+def test_captured_steps_are_the_steps(optim: str, choice: str) -> None:
+    """With dropout, whose masks differ from step to step, and a learning rate that moves."""
+    (a, plain), (b, replayed) = (trained(captured, f"optim={optim}", choice=choice) for captured in (False, True))
+    assert plain == pytest.approx(replayed, rel=2e-3)
+    assert a.seen == b.seen and a.read_window(Runtime(GPU))["loss"] == pytest.approx(
+        b.read_window(Runtime(GPU))["loss"], rel=2e-3
+    )
+    for k, x in a.named.items():
+        torch.testing.assert_close(b.named[k], x, rtol=1e-2, atol=2e-3)
+    assert len(set(replayed)) == len(replayed)
+
+
+def test_captured_steps_of_a_compiled_network_with_kernels() -> None:
+    (_, plain), (_, replayed) = (trained(c, compiled=c, choice="fused") for c in (False, True))
+    assert plain == pytest.approx(replayed, rel=5e-2)  # other dropout masks
+    assert replayed[-1] < 0.9 * replayed[0]
+
+
+@pytest.mark.parametrize("sampler", [Heun(), Ancestral()], ids=str)
+def test_pitfall_27_a_whole_sampling_loop_is_one_cuda_graph(sampler: Any) -> None:
+    state, _ = trained(False)
+    parts = state.components
+    model = Model(parts["model"].eval(), parts["codec"], parts["process"], parts["conditioner"], state_sampling())
+    label = list(itertools.islice(itertools.cycle(range(10)), 70))
+    plain = model.sample(70, batch=16, sampler=sampler, steps=6, label=label)
+    replayed = model.sample(70, batch=16, sampler=sampler, steps=6, label=label, captured=True)
+    assert plain.raw.shape == replayed.raw.shape and plain.raw.dtype == replayed.raw.dtype
+    assert float((plain.raw.float() - replayed.raw.float()).abs().max()) <= 1
+
+
+def state_sampling() -> Any:
+    return recipes.load("digits")[0].sampling
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "additive"])
+def test_a_network_with_kernels_compiles_as_one_graph(kind: Any) -> None:
+    net = UNet(
+        channels=3, width=32, multipliers=(1, 2), blocks=1, attention=(2,), head_width=32, norm=kind, dropout=0.1
+    ).to(GPU)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    x, c = torch.randn(4, 3, 16, 16, device=GPU).to(memory_format=torch.channels_last), torch.rand(4, device=GPU)
+    net.eval()
+
+    def outcome(call: Any) -> list[Tensor]:
+        with torch.autocast("cuda", torch.bfloat16):
+            out = call(x, c)
+        return [out.detach(), *torch.autograd.grad(out.float().square().sum(), list(net.parameters()))]
+
+    with kernels.using("fused"):
+        compiled = torch.compile(net, fullgraph=True)
+        found, eager = outcome(compiled), outcome(net)
+    with kernels.using("eager"):
+        plain = outcome(net)
+    for a, b, c in zip(found, eager, plain, strict=True):
+        assert float((a - b).norm()) <= 0.03 * float(b.norm()) + 1e-3
+        assert float((b - c).norm()) <= 0.03 * float(c.norm()) + 1e-3
