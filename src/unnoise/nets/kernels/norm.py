@@ -62,16 +62,26 @@ def eager(
 def dropped(h: Tensor, p: float) -> Tensor:
     """Dropout of [B, ...]: each element 0 with probability p, else divided by 1 - p.
 
-    On a CPU torch draws a double for each element, which is a tenth of a small network's step. Here 16 bits do: p is
-    rounded to a multiple of 2^-16, and what is kept is divided by the share that this leaves.
+    On a CPU torch draws a double for each element, which is a tenth of a small network's step, and compiled code takes
+    longer still. Here 16 bits do: p is rounded to a multiple of 2^-16, and what is kept is divided by the share that
+    this leaves.
     """
-    if h.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.dropout(h, p)
+    return h * _kept_on_cpu(h.detach(), p) if h.device.type == "cpu" else F.dropout(h, p)
+
+
+@torch.library.custom_op("unnoise::kept_on_cpu", mutates_args=())
+def _kept_on_cpu(h: Tensor, p: float) -> Tensor:
+    """What `dropped` multiplies by, in the layout of h; one operation to a compiler, which could not take it apart."""
     below, n = round(p * 2**16), h.numel()
     bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:n]
-    keep = torch.empty_like(h, dtype=torch.bool)  # in the layout of h
+    keep = torch.empty_like(h, dtype=torch.bool)
     torch.ge(bits.as_strided(keep.shape, keep.stride()), below - 2**15, out=keep)
-    return h * (keep * (1 / (1 - below * 2.0**-16))).to(h.dtype)
+    return (keep * (1 / (1 - below * 2.0**-16))).to(h.dtype)
+
+
+@_kept_on_cpu.register_fake
+def _(h: Tensor, p: float) -> Tensor:
+    return torch.empty_like(h)
 
 
 def fits(x: Tensor, *rows: Tensor | None) -> bool:
