@@ -179,6 +179,8 @@ def test_tensorboard(
         (["digits", "--precision", "fp8"], "unknown precision 'fp8': fp32, bf16 or fp16"),
         (["digits", "--device", "gpu"], "unknown device 'gpu'"),
         (["digits", "--device", "meta"], "unknown device 'meta'"),
+        (["digits", "--capture", "--device", "cpu"], "records CUDA graphs, and the device is cpu: leave it out"),
+        (["digits", "--shard", "--device", "cpu"], "sharded among several processes, and there is one"),
         (["digits", "--unknown"], "unrecognized arguments: --unknown"),
         ([], "required: NAME"),
     ],

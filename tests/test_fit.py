@@ -319,6 +319,28 @@ class Runtime3(Runtime):
 # The log -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch.*")
+def test_a_compiled_run_compiles_its_training_step_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out losses and previews, of other modes and shapes, are evaluated as they are: the numbers are the same."""
+    shapes: list[tuple[int, ...]] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        shapes.append(tuple(inputs[0].shape))
+        return graph.forward
+
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_(self, backend=backend, dynamic=False))
+    torch._dynamo.reset()
+    recipe = digits(samples="64", log_every="2")
+    state = fit.start(recipe, tmp_path / "a", compiled=True)
+    assert len(shapes) == 1, shapes
+    plain = fit.start(recipe, tmp_path / "b")
+    for k, x in plain.named.items():
+        torch.testing.assert_close(state.named[k], x)
+    of_both = [read_lines(tmp_path / run / "metrics.jsonl") for run in "ab"]
+    assert [x["held_out"] for x in of_both[0]] == pytest.approx([x["held_out"] for x in of_both[1]], rel=1e-4)
+
+
 def test_the_log_says_what_happened(tmp_path: Path) -> None:
     recipe = digits(log_every="5")
     fit.start(recipe, tmp_path / "a", RUN, samples=160)

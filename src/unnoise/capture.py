@@ -20,6 +20,12 @@ WARM = 3
 """Calls that run as they are: they allocate, compile and tune; from the next one on the graph is replayed."""
 
 
+def require_cuda(device: torch.device) -> None:
+    """Raises UserError for another kind of device."""
+    if device.type != "cuda":
+        raise UserError(f"--capture records CUDA graphs, and the device is {device}: leave it out")
+
+
 class Captured:
     """`call(inputs)` as one graph. What it returns is overwritten by the next call: copy what is to stay.
 
@@ -33,8 +39,7 @@ class Captured:
     """
 
     def __init__(self, call: Callable[[Mapping[str, Tensor]], Any], device: torch.device, warm: int = WARM) -> None:
-        if device.type != "cuda":
-            raise UserError(f"--capture records CUDA graphs, and the device is {device}: leave it out")
+        require_cuda(device)
         self._call, self._left = call, warm
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None

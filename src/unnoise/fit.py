@@ -38,7 +38,7 @@ from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device, whole
 from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import build, describe
-from unnoise.train import Progress, State, train
+from unnoise.train import Progress, State, check_capturable, train
 from unnoise.version import __version__
 
 MEASURED = 0.05
@@ -111,6 +111,8 @@ def start(
     precision = precision or default_precision(run.device)
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: fp32, bf16 or fp16")
+    if captured:
+        check_capturable(recipe, run)
     data = recipe.data.load()
     total = None if minutes is not None else _whole(recipe.samples if samples is None else samples, recipe.batch)
     state = State(recipe, seed, run.device, total, PRECISIONS[precision], shard=run.distribute if run.sharded else None)

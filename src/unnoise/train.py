@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unnoise.capture import Captured
+from unnoise.capture import Captured, require_cuda
 from unnoise.core.objective import EDGES, Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
@@ -212,6 +212,8 @@ def train(
             looks at the clock.
         NonFinite: after `recipe.patience` steps in a row with gradients that are not finite.
     """
+    if captured:
+        check_capturable(recipe, run)
     phases = [_Phase(phase, j, state, run, recipe, captured) for j, phase in enumerate(state.phases)]
     check_every = min(recipe.log_every, recipe.patience)
     for name, module in state.networks.items():
@@ -251,7 +253,6 @@ class _Phase:
         self.lr = torch.zeros((), dtype=torch.float32, device=run.device)
         self.take: Callable[[Batch], tuple[Tensor, Tensor]] = self._take
         if captured:
-            _check_capturable(phase, run)
             self.take = Captured(self._take, run.device)
 
     @contextlib.contextmanager
@@ -327,15 +328,17 @@ class _Phase:
         state.window[self.number] += torch.where(finite, by_logsnr(loss), 0.0)
 
 
-def _check_capturable(phase: Phase, run: Runtime) -> None:
-    """Refuse what a graph would freeze or cannot hold."""
+def check_capturable(recipe: Recipe, run: Runtime) -> None:
+    """Refuse what a graph would freeze or cannot hold; Raises UserError."""
+    require_cuda(run.device)
     if run.world > 1:
         raise UserError("--capture is for one process: leave it out under torchrun")
-    if getattr(phase.objective, "clocked", True):
-        raise UserError(
-            f"{type(phase.objective).__name__} may look at the samples seen, which a captured step would freeze: leave "
-            "--capture out, or set clocked = False on the objective if it does not"
-        )
+    for phase in recipe.all_phases():
+        if getattr(phase.objective, "clocked", True):
+            raise UserError(
+                f"{type(phase.objective).__name__} may look at the samples seen, which a captured step would freeze: "
+                "leave --capture out, or set clocked = False on the objective if it does not"
+            )
 
 
 class _Call(nn.Module):
