@@ -446,5 +446,5 @@ def test_a_committed_evaluation_makes_a_report() -> None:
     content = Report("digits", "2026-01-02", ran["device"], figures, protocol=found["protocol"], measured=ran)
     root = page(content)
     rows = [said(row[1]) for row in next(root.iter("tbody"))]
-    assert len(rows) == len(figures) and rows[0] == "0.9880 \u00b1 0.0037"
+    assert len(rows) == len(figures) and rows[0] == f"{figures[0].samples:.4f} \u00b1 {figures[0].error:.4f}"
     assert "sampling.grid" in [said(th) for th in root.iter("th")]
