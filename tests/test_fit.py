@@ -341,6 +341,16 @@ def test_a_compiled_run_compiles_its_training_step_alone(tmp_path: Path, monkeyp
     assert [x["held_out"] for x in of_both[0]] == pytest.approx([x["held_out"] for x in of_both[1]], rel=1e-4)
 
 
+def test_a_captured_run_goes_on_where_nothing_can_be_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "check_capturable", lambda *given: None)  # as if it had been begun on a GPU
+    recipe = digits(samples="64")
+    fit.start(recipe, tmp_path / "a", Runtime(), captured=True)
+    assert read(locate(tmp_path / "a")).facts["captured"] is True
+    on, whole = fit.resume(tmp_path / "a", Runtime(), samples=128), digits(samples="128")
+    plain = fit.start(whole, tmp_path / "b", Runtime())
+    assert on.seen == 128 and all(torch.equal(x, plain.named[k]) for k, x in on.named.items())
+
+
 def test_the_log_says_what_happened(tmp_path: Path) -> None:
     recipe = digits(log_every="5")
     fit.start(recipe, tmp_path / "a", RUN, samples=160)

@@ -290,8 +290,10 @@ class Session:
         given: dict[str, Any] = {"seed": state.seed, "seen": state.seen, "rows": rows, "device": run.device}
         stream = closing(batches(self.data.train, recipe.batch, workers=self.workers, **given))
         saved = time.monotonic()
+        # A captured run may go on elsewhere: its steps are the same where nothing can be captured.
+        captured = self.facts.get("captured", False) and run.device.type == "cuda" and run.world == 1
         with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
-            for progress in train(recipe, state, source, run, captured=self.facts.get("captured", False)):
+            for progress in train(recipe, state, source, run, captured=captured):
                 step = state.seen // recipe.batch
                 if state.total is None:
                     self._fix_total()
