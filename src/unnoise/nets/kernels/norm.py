@@ -3,10 +3,9 @@
     m, r = mean and 1 / sqrt(variance + eps) of x + add over a group of channels and all positions
     y    = dropout(silu((1 + scale) (weight (x + add - m) r + bias) + shift))
 
-Of these only the norm is always there. `eager` says it in torch's words. `fused` reads x twice, the second time mostly
-from the cache, and writes y once; torch's own kernels, one after the other, pass over memory up to eleven times. Its
-backward pass reads x and the gradient twice and keeps nothing but x, m and r: what lies between is computed again, the
-dropout mask from its seed.
+Of these only the norm is always there. `eager` says it in torch's words. `fused` reads x and writes y once; torch's own
+kernels, one after the other, pass over memory up to eleven times. Its backward pass reads x and the gradient and keeps
+nothing but x, m and r: what lies between is computed again, the dropout mask from its seed.
 """
 
 from __future__ import annotations
@@ -121,17 +120,23 @@ def fused(
 def kept(x: Tensor, seed: Tensor, dropout: float) -> Tensor:
     """What the fused kernel multiplies [B, C, H, W] by: 0 with probability `dropout`, else 1 / (1 - dropout).
 
-    A hash of an element's place in memory (channels innermost) and of the seed, int64 [1]: two rounds of multiplication
-    and xor-shift, with the constants of Wellons' lowbias32. A cipher such as Philox would cost more than the norm.
+    A hash of the element's position in the batch and of its channel, each hashed with half of the seed, int64 [1]: all
+    by the rounds of Wellons' lowbias32. A cipher such as Philox would cost more than the norm.
     """
     b, c, h, w = x.shape
-    place = torch.arange(x.numel(), device=x.device).view(b, h, w, c).permute(0, 3, 1, 2)
-    bits = place ^ (seed & 0xFFFFFFFF)
-    bits = (bits ^ bits >> 16) * 0x7FEB352D & 0xFFFFFFFF
-    bits = bits ^ seed >> 32
+    position, channel = (torch.arange(n, device=x.device) for n in (b * h * w, c))
+    both = _mixed(position ^ (seed & 0xFFFFFFFF))[:, None] ^ _mixed(channel ^ seed >> 32)
+    bits = both * 0x7FEB352D & 0xFFFFFFFF
     bits = (bits ^ bits >> 15) * 0x846CA68B & 0xFFFFFFFF
-    bits = bits ^ bits >> 16
-    return (bits >> 8 >= threshold(dropout)).to(torch.float32) / (1 - dropout)
+    kept = (bits >> 8 >= threshold(dropout)).to(torch.float32) / (1 - dropout)
+    return kept.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """Wellons' lowbias32, of numbers below 2^32."""
+    bits = (bits ^ bits >> 16) * 0x7FEB352D & 0xFFFFFFFF
+    bits = (bits ^ bits >> 15) * 0x846CA68B & 0xFFFFFFFF
+    return bits ^ bits >> 16
 
 
 def threshold(dropout: float) -> int:

@@ -1,7 +1,8 @@
 """The kernels of `norm.fused`: a program works on some groups of channels of one row, at all its positions.
 
-Sums are taken around the row's first position, so that a mean far from zero costs no digits. Nothing is reduced across
-programs: what parameters and conditions need is returned as sums by row and channel, and added up by torch.
+Where these fit into the registers of a program they are read once; larger ones in tiles, and again for the second pass,
+which mostly finds them in the cache. Nothing is reduced across programs: what parameters and conditions need is
+returned as sums by row and channel, and added up by torch.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from unnoise.nets.kernels.norm import threshold
 
+_HELD = 16384
+"""Elements of a program, at most, that are read once: 32 of each input for each of 512 threads."""
 _CHANNELS = 64
-"""Channels that a program works on, at most, where a group is not larger."""
+"""Channels of a program, at most, where a group is not larger."""
 _TILE = 2048
-"""Elements that it reads at a time."""
+"""Elements that such a program reads at a time."""
 
 
 @triton.jit
@@ -26,54 +29,92 @@ def _by_group(v, group):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _row(x, n, stride, channel, real, there: tl.constexpr, otherwise: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Row n of [B, C] at these channels, or a constant where there is no x."""
+def _row(x, n, stride, channel, real, there: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Row n of [B, C] at these channels, or 0 where there is no x."""
     if there:
-        return tl.load(x + n * stride + channel, mask=real, other=otherwise).to(tl.float32)
+        return tl.load(x + n * stride + channel, mask=real, other=0.0).to(tl.float32)
     else:  # noqa: RET505 (a branch of the compiler's)
-        return tl.zeros(channel.shape, tl.float32) + otherwise
+        return tl.zeros(channel.shape, tl.float32)
 
 
 @triton.jit
-def _drop(place, seed, below):  # type: ignore[no-untyped-def]
-    """Whether the element at a place in memory is dropped; `norm.kept` says the same in torch's words."""
-    bits = place.to(tl.uint32) ^ seed.to(tl.uint32)
+def _mixed(bits):  # type: ignore[no-untyped-def]
+    """Wellons' lowbias32."""
     bits = (bits ^ (bits >> 16)) * 0x7FEB352D
-    bits = bits ^ (seed >> 32).to(tl.uint32)
     bits = (bits ^ (bits >> 15)) * 0x846CA68B
-    bits = bits ^ (bits >> 16)
+    return bits ^ (bits >> 16)
+
+
+@triton.jit
+def _dropped(position, channel, seed, below):  # type: ignore[no-untyped-def]
+    """[T, C]: whether the element at a position of the batch [T] and a channel [C] is dropped, see `norm.kept`."""
+    of_position = _mixed(position.to(tl.uint32) ^ seed.to(tl.uint32))
+    of_channel = _mixed(channel.to(tl.uint32) ^ (seed >> 32).to(tl.uint32))
+    bits = (of_position[:, None] ^ of_channel[None, :]) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
     return (bits >> 8) < below
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _tile(x, p, channel, positions, channels, real):  # type: ignore[no-untyped-def]
+    """[T, C] float32 of a row that begins at x, 0 beyond its ends."""
+    there = (p < positions)[:, None] & real[None, :]
+    return tl.load(x + (p[:, None] * channels + channel[None, :]), mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _out(  # type: ignore[no-untyped-def]
+    v, y, n, p, channel, positions, channels, real, slope, level, dice, below: tl.constexpr, boost: tl.constexpr,
+    silu: tl.constexpr,
+):  # fmt: skip
+    """Write slope v + level, through SiLU and dropout."""
+    v = v * slope[None, :] + level[None, :]
+    if silu:
+        v = v * tl.sigmoid(v)
+    if below > 0:
+        v = tl.where(_dropped(n * positions + p, channel, dice, below), 0.0, v * boost)
+    there = (p < positions)[:, None] & real[None, :]
+    tl.store(y + (p[:, None] * channels + channel[None, :]), v.to(y.dtype.element_ty), mask=there)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward(  # type: ignore[no-untyped-def]
     x, y, add, scale, shift, weight, bias, seed, mean, rstd,
-    add_stride, scale_stride, shift_stride, positions, channels, groups, eps, below, boost,
-    has_add: tl.constexpr, modulated: tl.constexpr, silu: tl.constexpr, drops: tl.constexpr,
-    wide: tl.constexpr, together: tl.constexpr, block: tl.constexpr, tile: tl.constexpr,
+    add_stride, scale_stride, shift_stride, positions, channels, groups,
+    eps: tl.constexpr, below: tl.constexpr, boost: tl.constexpr,
+    has_add: tl.constexpr, modulated: tl.constexpr, silu: tl.constexpr,
+    wide: tl.constexpr, together: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, held: tl.constexpr,
 ):  # fmt: skip
     blocks = groups // together
-    n, first = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * together
+    n, first = tl.program_id(0) // blocks, tl.program_id(0) % blocks * together
     c = tl.arange(0, block)
     group, channel, real = c // wide, first * wide + c, c < wide * together
-    k = _row(add, n, add_stride, channel, real, has_add, 0.0)
-    start = n * positions * channels
-    pivot = tl.load(x + start + channel, mask=real, other=0.0).to(tl.float32)
-    total = tl.zeros((tile, block), tl.float32)
-    squares = tl.zeros((tile, block), tl.float32)
-    for at in range(0, positions, tile):
-        p = at + tl.arange(0, tile)
-        there = (p < positions)[:, None] & real[None, :]
-        v = tl.load(x + start + p[:, None] * channels + channel[None, :], mask=there, other=0.0).to(tl.float32)
-        v = tl.where(there, v - pivot[None, :], 0.0)
-        total += v
-        squares += v * v
-    offset = tl.sum(total, 0) / positions
-    within = tl.sum(squares, 0) - positions * offset * offset
-    centre = pivot + k + offset
-    m = _by_group(tl.where(real, centre, 0.0), group) / wide
-    between = centre - m
-    spread = tl.where(real, within + positions * between * between, 0.0)
+    start = n.to(tl.int64) * positions * channels
+    x += start
+    y += start
+    p = tl.arange(0, tile)
+    k = _row(add, n, add_stride, channel, real, has_add)
+    if held:
+        v = _tile(x, p, channel, positions, channels, real)
+        offset = tl.sum(v, 0) / positions
+        centre = offset + k
+        m = _by_group(tl.where(real, centre, 0.0), group) / wide
+        away = tl.where((p < positions)[:, None] & real[None, :], v + (k - m)[None, :], 0.0)
+        spread = tl.sum(away * away, 0)
+    else:  # around the first position, so that a mean far from zero costs no digits
+        pivot = tl.load(x + channel, mask=real, other=0.0).to(tl.float32)
+        total = tl.zeros((tile, block), tl.float32)
+        squares = tl.zeros((tile, block), tl.float32)
+        for at in range(0, positions, tile):
+            away = _tile(x, at + p, channel, positions, channels, real) - pivot[None, :]
+            away = tl.where((at + p < positions)[:, None], away, 0.0)
+            total += away
+            squares += away * away
+        offset = tl.sum(total, 0) / positions
+        centre = pivot + k + offset
+        m = _by_group(tl.where(real, centre, 0.0), group) / wide
+        between = tl.where(real, centre - m, 0.0)
+        spread = tl.sum(squares, 0) - positions * offset * offset + positions * between * between
     r = tl.rsqrt(tl.maximum(_by_group(spread, group), 0.0) / (positions * wide) + eps)
     leads = real & (c % wide == 0)
     tl.store(mean + n * groups + first + group, m, mask=leads)
@@ -81,101 +122,125 @@ def _forward(  # type: ignore[no-untyped-def]
 
     w = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
     b = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
-    s = 1.0 + _row(scale, n, scale_stride, channel, real, modulated, 0.0)
-    t = _row(shift, n, shift_stride, channel, real, modulated, 0.0)
+    s = 1.0 + _row(scale, n, scale_stride, channel, real, modulated)
+    t = _row(shift, n, shift_stride, channel, real, modulated)
     slope, level = r * w * s, ((k - m) * r * w + b) * s + t
-    dice = tl.load(seed) if drops else 0
-    for at in range(0, positions, tile):
-        p = at + tl.arange(0, tile)
-        there = (p < positions)[:, None] & real[None, :]
-        place = start + p[:, None] * channels + channel[None, :]
-        v = tl.load(x + place, mask=there, other=0.0).to(tl.float32) * slope[None, :] + level[None, :]
-        if silu:
-            v = v * tl.sigmoid(v)
-        if drops:
-            v = tl.where(_drop(place, dice, below), 0.0, v * boost)
-        tl.store(y + place, v.to(y.dtype.element_ty), mask=there)
+    dice = tl.load(seed) if below > 0 else 0
+    if held:
+        _out(v, y, n, p, channel, positions, channels, real, slope, level, dice, below, boost, silu)
+    else:
+        for at in range(0, positions, tile):
+            v = _tile(x, at + p, channel, positions, channels, real)
+            _out(v, y, n, at + p, channel, positions, channels, real, slope, level, dice, below, boost, silu)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _inner(v, dy, place, m, r, k, w, b, s, t, dice, below, boost, silu: tl.constexpr, drops: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The normalised input, and the gradient of what went into SiLU."""
-    normed = (v + k[None, :] - m[None, :]) * r[None, :]
-    if drops:
-        dy = tl.where(_drop(place, dice, below), 0.0, dy * boost)
+def _inner(  # type: ignore[no-untyped-def]
+    x, dy, n, p, channel, positions, channels, real, r, level, slope, offset, dice,
+    below: tl.constexpr, boost: tl.constexpr, silu: tl.constexpr,
+):  # fmt: skip
+    """The normalised input r x + level, and the gradient of what went into SiLU, slope normed + offset."""
+    normed = _tile(x, p, channel, positions, channels, real) * r[None, :] + level[None, :]
+    g = _tile(dy, p, channel, positions, channels, real)
+    if below > 0:
+        g = tl.where(_dropped(n * positions + p, channel, dice, below), 0.0, g * boost)
     if silu:
-        z = (normed * w[None, :] + b[None, :]) * s[None, :] + t[None, :]
+        z = normed * slope[None, :] + offset[None, :]
         gate = tl.sigmoid(z)
-        dy = dy * gate * (1.0 + z * (1.0 - gate))
-    return normed, dy
+        g = g * (gate + z * (gate - gate * gate))
+    return normed, g
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _backward(  # type: ignore[no-untyped-def]
     dy, x, dx, add, scale, shift, weight, bias, seed, mean, rstd, sums, products, d_add,
-    add_stride, scale_stride, shift_stride, positions, channels, groups, below, boost,
-    has_add: tl.constexpr, modulated: tl.constexpr, silu: tl.constexpr, drops: tl.constexpr,
-    wide: tl.constexpr, together: tl.constexpr, block: tl.constexpr, tile: tl.constexpr,
+    add_stride, scale_stride, shift_stride, positions, channels, groups, below: tl.constexpr, boost: tl.constexpr,
+    has_add: tl.constexpr, modulated: tl.constexpr, silu: tl.constexpr,
+    wide: tl.constexpr, together: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, held: tl.constexpr,
 ):  # fmt: skip
     blocks = groups // together
-    n, first = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * together
+    n, first = tl.program_id(0) // blocks, tl.program_id(0) % blocks * together
     c = tl.arange(0, block)
     group, channel, real = c // wide, first * wide + c, c < wide * together
-    start = n * positions * channels
-    k = _row(add, n, add_stride, channel, real, has_add, 0.0)
-    s = 1.0 + _row(scale, n, scale_stride, channel, real, modulated, 0.0)
-    t = _row(shift, n, shift_stride, channel, real, modulated, 0.0)
+    start = n.to(tl.int64) * positions * channels
+    x += start
+    dy += start
+    dx += start
+    p = tl.arange(0, tile)
+    s = 1.0 + _row(scale, n, scale_stride, channel, real, modulated)
+    t = _row(shift, n, shift_stride, channel, real, modulated)
     w = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
     b = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
     m = tl.load(mean + n * groups + first + group, mask=real, other=0.0)
     r = tl.load(rstd + n * groups + first + group, mask=real, other=0.0)
-    dice = tl.load(seed) if drops else 0
-    total = tl.zeros((tile, block), tl.float32)
-    product = tl.zeros((tile, block), tl.float32)
-    inputs = tl.zeros((tile, block), tl.float32)
-    for at in range(0, positions, tile):
-        p = at + tl.arange(0, tile)
-        there = (p < positions)[:, None] & real[None, :]
-        place = start + p[:, None] * channels + channel[None, :]
-        v = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
-        g = tl.load(dy + place, mask=there, other=0.0).to(tl.float32)
-        normed, g = _inner(v, g, place, m, r, k, w, b, s, t, dice, below, boost, silu, drops)
-        total += g
-        product += g * normed
+    level = (_row(add, n, add_stride, channel, real, has_add) - m) * r
+    slope, offset = w * s, b * s + t
+    dice = tl.load(seed) if below > 0 else 0
+    if held:
+        normed, g = _inner(
+            x, dy, n, p, channel, positions, channels, real, r, level, slope, offset, dice, below, boost, silu
+        )
+        by_channel, with_input = tl.sum(g, 0), tl.sum(g * normed, 0)
         if has_add:
-            inputs += tl.where(there, normed, 0.0)
-    by_channel, with_input = tl.sum(total, 0), tl.sum(product, 0)
-    a, count = s * w, positions * wide
-    constant = _by_group(a * by_channel, group) / count
-    linear = _by_group(a * with_input, group) / count
+            inputs = tl.sum(tl.where((p < positions)[:, None], normed, 0.0), 0)
+    else:
+        total = tl.zeros((tile, block), tl.float32)
+        product = tl.zeros((tile, block), tl.float32)
+        whole = tl.zeros((tile, block), tl.float32)
+        for at in range(0, positions, tile):
+            normed, g = _inner(
+                x, dy, n, at + p, channel, positions, channels, real, r, level, slope, offset, dice, below, boost, silu
+            )
+            total += g
+            product += g * normed
+            if has_add:
+                whole += tl.where((at + p < positions)[:, None], normed, 0.0)
+        by_channel, with_input, inputs = tl.sum(total, 0), tl.sum(product, 0), tl.sum(whole, 0)
+    count = positions * wide
+    constant = _by_group(slope * by_channel, group) / count
+    linear = _by_group(slope * with_input, group) / count
     tl.store(sums + n * channels + channel, by_channel, mask=real)
     tl.store(products + n * channels + channel, with_input, mask=real)
     if has_add:
-        whole = r * (a * by_channel - positions * constant - linear * tl.sum(inputs, 0))
-        tl.store(d_add + n * channels + channel, whole, mask=real)
-    for at in range(0, positions, tile):
-        p = at + tl.arange(0, tile)
+        of_row = r * (slope * by_channel - positions * constant - linear * inputs)
+        tl.store(d_add + n * channels + channel, of_row, mask=real)
+    steep, flat, tilt = r * slope, r * constant, r * linear
+    if held:
+        d = g * steep[None, :] - flat[None, :] - normed * tilt[None, :]
         there = (p < positions)[:, None] & real[None, :]
-        place = start + p[:, None] * channels + channel[None, :]
-        v = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
-        g = tl.load(dy + place, mask=there, other=0.0).to(tl.float32)
-        normed, g = _inner(v, g, place, m, r, k, w, b, s, t, dice, below, boost, silu, drops)
-        d = r[None, :] * (a[None, :] * g - constant[None, :] - linear[None, :] * normed)
-        tl.store(dx + place, d.to(dx.dtype.element_ty), mask=there)
+        tl.store(dx + (p[:, None] * channels + channel[None, :]), d.to(dx.dtype.element_ty), mask=there)
+    else:
+        for at in range(0, positions, tile):
+            normed, g = _inner(
+                x, dy, n, at + p, channel, positions, channels, real, r, level, slope, offset, dice, below, boost, silu
+            )
+            d = g * steep[None, :] - flat[None, :] - normed * tilt[None, :]
+            there = (at + p < positions)[:, None] & real[None, :]
+            tl.store(dx + ((at + p)[:, None] * channels + channel[None, :]), d.to(dx.dtype.element_ty), mask=there)
 
 
 def _shape(channels: int, groups: int, positions: int) -> dict[str, int]:
-    """Which part of the work a program does."""
-    wide = channels // groups
-    together = max(d for d in range(1, groups + 1) if groups % d == 0 and (d * wide <= _CHANNELS or d == 1))
-    block = triton.next_power_of_2(wide * together)
-    tile = max(1, min(_TILE // block, triton.next_power_of_2(positions)))
+    """Which part of the work a program does, and how."""
+    wide, tile = channels // groups, triton.next_power_of_2(positions)
+
+    def blocks(most: int) -> tuple[int, int]:
+        """Groups together and channels that hold them: as many as fit into `most` channels, or one."""
+        held = {d: triton.next_power_of_2(d * wide) for d in range(1, groups + 1) if groups % d == 0}
+        together = max((d for d, block in held.items() if block <= most), default=1)
+        return together, held[together]
+
+    together, block = blocks(min(_CHANNELS, _HELD // tile))
+    held = block * tile <= _HELD and (block >= 16 or together == groups)  # 16 channels are a sector of memory
+    if not held:
+        together, block = blocks(_CHANNELS)
+        tile = max(1, min(_TILE // block, tile))
     return {
         "wide": wide,
         "together": together,
         "block": block,
         "tile": tile,
-        "num_warps": 8 if tile * block >= 2048 else 4,
+        "held": held,
+        "num_warps": min(16, max(1, tile * block // 1024)) if held else 8 if tile * block >= 2048 else 4,
     }
 
 
@@ -207,7 +272,7 @@ def forward(
     shape = _shape(c, groups, h * w)
     _forward[(b * groups // shape["together"],)](
         x, y, *rows, weight, bias, seed, mean, rstd, *strides, h * w, c, groups, eps, threshold(dropout),
-        1 / (1 - dropout), add is not None, scale is not None, silu, seed is not None, **shape,
+        1 / (1 - dropout), add is not None, scale is not None, silu, **shape,
     )  # fmt: skip
     return y, mean, rstd
 
@@ -237,7 +302,7 @@ def backward(
     shape = _shape(c, groups, h * w)
     _backward[(b * groups // shape["together"],)](
         dy, x, dx, *rows, weight, bias, seed, mean, rstd, sums, products, d_add, *strides, h * w, c, groups,
-        threshold(dropout), 1 / (1 - dropout), add is not None, scale is not None, silu, seed is not None, **shape,
+        threshold(dropout), 1 / (1 - dropout), add is not None, scale is not None, silu, **shape,
     )  # fmt: skip
     slope = 1.0 if scale is None else 1 + scale.float()
     return [
