@@ -14,12 +14,16 @@ from torch import Tensor
 
 from unnoise.nets.kernels.norm import threshold
 
-_HELD = 16384
-"""Elements of a program, at most, that are read once: 32 of each input for each of 512 threads."""
+_HELD = 4096
+"""Elements of a program, at most, that are read once. More of them leave too few programs to a multiprocessor."""
+_HELD_CHANNELS = 32
+"""Channels of such a program, at most, where a group is not larger."""
 _CHANNELS = 64
-"""Channels of a program, at most, where a group is not larger."""
-_TILE = 2048
-"""Elements that such a program reads at a time."""
+"""Channels of a program that reads tiles, at most, where a group is not larger."""
+_TILE = 1024
+"""Elements that it reads at a time."""
+_STAGES = 2
+"""Of the pipeline of its loads."""
 
 
 @triton.jit
@@ -84,6 +88,7 @@ def _forward(  # type: ignore[no-untyped-def]
     eps: tl.constexpr, below: tl.constexpr, boost: tl.constexpr,
     has_add: tl.constexpr, modulated: tl.constexpr, silu: tl.constexpr,
     wide: tl.constexpr, together: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, held: tl.constexpr,
+    stages: tl.constexpr,
 ):  # fmt: skip
     blocks = groups // together
     n, first = tl.program_id(0) // blocks, tl.program_id(0) % blocks * together
@@ -105,7 +110,7 @@ def _forward(  # type: ignore[no-untyped-def]
         pivot = tl.load(x + channel, mask=real, other=0.0).to(tl.float32)
         total = tl.zeros((tile, block), tl.float32)
         squares = tl.zeros((tile, block), tl.float32)
-        for at in range(0, positions, tile):
+        for at in tl.range(0, positions, tile, num_stages=stages):
             away = _tile(x, at + p, channel, positions, channels, real) - pivot[None, :]
             away = tl.where((at + p < positions)[:, None], away, 0.0)
             total += away
@@ -129,7 +134,7 @@ def _forward(  # type: ignore[no-untyped-def]
     if held:
         _out(v, y, n, p, channel, positions, channels, real, slope, level, dice, below, boost, silu)
     else:
-        for at in range(0, positions, tile):
+        for at in tl.range(0, positions, tile, num_stages=stages):
             v = _tile(x, at + p, channel, positions, channels, real)
             _out(v, y, n, at + p, channel, positions, channels, real, slope, level, dice, below, boost, silu)
 
@@ -157,6 +162,7 @@ def _backward(  # type: ignore[no-untyped-def]
     add_stride, scale_stride, shift_stride, positions, channels, groups, below: tl.constexpr, boost: tl.constexpr,
     has_add: tl.constexpr, modulated: tl.constexpr, silu: tl.constexpr,
     wide: tl.constexpr, together: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, held: tl.constexpr,
+    stages: tl.constexpr,
 ):  # fmt: skip
     blocks = groups // together
     n, first = tl.program_id(0) // blocks, tl.program_id(0) % blocks * together
@@ -187,7 +193,7 @@ def _backward(  # type: ignore[no-untyped-def]
         total = tl.zeros((tile, block), tl.float32)
         product = tl.zeros((tile, block), tl.float32)
         whole = tl.zeros((tile, block), tl.float32)
-        for at in range(0, positions, tile):
+        for at in tl.range(0, positions, tile, num_stages=stages):
             normed, g = _inner(
                 x, dy, n, at + p, channel, positions, channels, real, r, level, slope, offset, dice, below, boost, silu
             )
@@ -210,7 +216,7 @@ def _backward(  # type: ignore[no-untyped-def]
         there = (p < positions)[:, None] & real[None, :]
         tl.store(dx + (p[:, None] * channels + channel[None, :]), d.to(dx.dtype.element_ty), mask=there)
     else:
-        for at in range(0, positions, tile):
+        for at in tl.range(0, positions, tile, num_stages=stages):
             normed, g = _inner(
                 x, dy, n, at + p, channel, positions, channels, real, r, level, slope, offset, dice, below, boost, silu
             )
@@ -222,17 +228,12 @@ def _backward(  # type: ignore[no-untyped-def]
 def _shape(channels: int, groups: int, positions: int) -> dict[str, int]:
     """Which part of the work a program does, and how."""
     wide, tile = channels // groups, triton.next_power_of_2(positions)
-
-    def blocks(most: int) -> tuple[int, int]:
-        """Groups together and channels that hold them: as many as fit into `most` channels, or one."""
-        held = {d: triton.next_power_of_2(d * wide) for d in range(1, groups + 1) if groups % d == 0}
-        together = max((d for d, block in held.items() if block <= most), default=1)
-        return together, held[together]
-
-    together, block = blocks(min(_CHANNELS, _HELD // tile))
+    together = _together(wide, groups, min(_HELD // tile, _HELD_CHANNELS))
+    block = triton.next_power_of_2(together * wide)
     held = block * tile <= _HELD and (block >= 16 or together == groups)  # 16 channels are a sector of memory
     if not held:
-        together, block = blocks(_CHANNELS)
+        together = _together(wide, groups, _CHANNELS)
+        block = triton.next_power_of_2(together * wide)
         tile = max(1, min(_TILE // block, tile))
     return {
         "wide": wide,
@@ -240,8 +241,18 @@ def _shape(channels: int, groups: int, positions: int) -> dict[str, int]:
         "block": block,
         "tile": tile,
         "held": held,
-        "num_warps": min(16, max(1, tile * block // 1024)) if held else 8 if tile * block >= 2048 else 4,
+        "stages": _STAGES,
+        "num_warps": max(2, block * tile // 1024) if held else 8,
     }
+
+
+def _together(wide: int, groups: int, most: int) -> int:
+    """How many groups, a divisor of all, lie within so many channels; at least one."""
+    found = 1
+    for n in range(2, groups + 1):
+        if groups % n == 0 and triton.next_power_of_2(n * wide) <= most:
+            found = n
+    return found
 
 
 def _rows(*rows: Tensor | None) -> tuple[list[Tensor | None], list[int]]:
