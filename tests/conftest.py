@@ -13,15 +13,21 @@ import pytest
 import torch
 
 CHECKED = ("core", "sample", "guide", "data", "modality", "metrics", "optim")
-"""Networks are left out: their forward passes must be traceable in one graph."""
+"""Networks are left out: their forward passes must be traceable in one graph; and kernels, which Triton reads itself."""
 
 # Before anything of ours is imported. As for mypy, an int will do where a float is asked for (PEP 484).
 hook = jaxtyping.install_import_hook(
-    [f"unnoise.{package}" for package in CHECKED],
+    [
+        f"unnoise.{package}.{file.stem}"
+        for package in CHECKED
+        for file in (Path(__file__).parents[1] / "src" / "unnoise" / package).glob("*.py")
+        if not file.stem.endswith("_cuda")
+    ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
 torch.set_num_threads(1)
+torch.backends.cudnn.allow_tf32 = False  # on a GPU too, float32 is float32
 
 # Kernels are tested by Triton's interpreter where there is no GPU; Triton asks when it is first imported.
 if not torch.cuda.is_available():

@@ -165,11 +165,21 @@ def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
             )
         inner = f"{name}.{keyword.arg}"
         literal = keyword.value.value if isinstance(keyword.value, ast.Constant) else ast.unparse(keyword.value)
-        arguments[keyword.arg] = parse(str(literal), hints.get(keyword.arg, Any), None, inner)
+        default = _default(match, keyword.arg)
+        arguments[keyword.arg] = parse(str(literal), hints.get(keyword.arg, Any), default, inner)
     try:
         return Build(match, **arguments) if issubclass(match, nn.Module) else match(**arguments)
     except (TypeError, ValueError) as e:
         raise OverrideError(f"{name}={ast.unparse(node)}: {e}") from e
+
+
+def _default(cls: type, name: str) -> Any:
+    """What an argument is unless told otherwise; None where nothing is said."""
+    field = next((f for f in dataclasses.fields(cls) if f.name == name), None) if dataclasses.is_dataclass(cls) else None
+    if field is not None and field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    default = inspect.signature(cls).parameters[name].default
+    return None if default is inspect.Parameter.empty else default
 
 
 def _kin(hint: Any, current: Any) -> dict[str, type]:

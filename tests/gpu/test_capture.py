@@ -93,5 +93,5 @@ def test_a_network_with_kernels_compiles_as_one_graph(kind: Any) -> None:
     with kernels.using("eager"):
         plain = outcome(net)
     for a, b, c in zip(found, eager, plain, strict=True):
-        assert float((a - b).norm()) <= 0.03 * float(b.norm()) + 1e-3
-        assert float((b - c).norm()) <= 0.03 * float(c.norm()) + 1e-3
+        assert float((a - b).norm()) <= 0.05 * float(b.norm()) + 1e-3
+        assert float((b - c).norm()) <= 0.05 * float(c.norm()) + 1e-3

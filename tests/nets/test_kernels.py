@@ -64,7 +64,7 @@ def _rows(given: dict[str, Tensor]) -> dict[str, Tensor]:
     [(32, 8, (4, 4)), (96, 8, (3, 5)), (40, 10, (9, 7)), (128, 2, (5, 1)), (256, 32, (12, 12))],
 )
 def test_values_and_gradients_are_those_of_the_eager_twin(
-    taken: None, channels: int, groups: int, size: tuple[int, int], rows: str, silu: bool
+    taken: None, reading: None, channels: int, groups: int, size: tuple[int, int], rows: str, silu: bool
 ) -> None:
     given = inputs(channels, size, rows)
     exact = outcome(norm.eager, {k: v.detach().double().requires_grad_() for k, v in given.items()}, groups, silu=silu)
@@ -75,7 +75,17 @@ def test_values_and_gradients_are_those_of_the_eager_twin(
         assert float((a - b).norm()) <= 1e-5 * float(b.norm()) + 1e-5
 
 
-def test_a_mean_far_from_zero_costs_no_digits(taken: None) -> None:
+@pytest.fixture(params=["held", "in tiles"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is small is read once; nothing is, if no element may be held."""
+    from unnoise.nets.kernels import norm_triton
+
+    if request.param == "in tiles":
+        monkeypatch.setattr(norm_triton, "_HELD", 1)
+        monkeypatch.setattr(norm_triton, "_TILE", 256)
+
+
+def test_a_mean_far_from_zero_costs_no_digits(taken: None, reading: None) -> None:
     given = inputs(32, (8, 8), "add")
     far = {k: v.detach() + (1000 if k == "x" else 0) for k, v in given.items()}
     exact = norm.eager(
@@ -94,7 +104,7 @@ def test_in_bfloat16_only_the_result_is_rounded(taken: None) -> None:
         assert float((a.float() - b).norm() / b.norm()) < 4e-3
 
 
-def test_dropout_masks_are_the_same_forward_backward_and_in_torch(taken: None) -> None:
+def test_dropout_masks_are_the_same_forward_backward_and_in_torch(taken: None, reading: None) -> None:
     given, p = inputs(64, (16, 16), "add"), 0.25
     torch.manual_seed(3)
     dropped = outcome(norm.fused, given, 16, silu=True, dropout=p)

@@ -74,7 +74,7 @@ def test_a_bad_step_leaves_no_trace(optim):
     assert not same(old, everything(net, optimizer))
 
 
-@pytest.mark.parametrize("optim, tolerance", [(AdamW(), 1e-6), (Muon(weight_decay=0.01), 5e-4)], ids=["AdamW", "Muon"])
+@pytest.mark.parametrize("optim, tolerance", [(AdamW(), 1e-6), (Muon(weight_decay=0.01), 1e-3)], ids=["AdamW", "Muon"])
 def test_the_step_of_a_gpu_is_that_of_a_cpu(optim, tolerance):
     """Muon's matrices to the precision of bfloat16: three steps of size 1e-2 * 0.2."""
     net, optimizer = setup(optim)

@@ -149,7 +149,14 @@ def shrink(h: Tensor, strides: Sequence[int]) -> Tensor:
 
 def grow(h: Tensor, strides: Sequence[int]) -> Tensor:
     """Repeats each element strides[i] times along spatial axis i: the adjoint of `shrink` up to a factor."""
-    return F.interpolate(h, size=[n * s for n, s in zip(h.shape[2:], strides, strict=True)], mode="nearest")
+    if len(strides) != 2:
+        return F.interpolate(h, size=[n * s for n, s in zip(h.shape[2:], strides, strict=True)], mode="nearest")
+    # With channels innermost, as two-dimensional networks have them; under autocast torch's own goes through float32,
+    # and its derivative is scattered by compiled code.
+    b, c, height, width = h.shape
+    down, right = strides
+    pixels = h.permute(0, 2, 3, 1)[:, :, None, :, None, :].expand(b, height, down, width, right, c)
+    return pixels.reshape(b, height * down, width * right, c).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):

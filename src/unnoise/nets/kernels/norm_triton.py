@@ -20,9 +20,9 @@ _HELD_CHANNELS = 32
 """Channels of such a program, at most, where a group is not larger."""
 _CHANNELS = 64
 """Channels of a program that reads tiles, at most, where a group is not larger."""
-_TILE = 1024
+_TILE = 2048
 """Elements that it reads at a time."""
-_STAGES = 2
+_STAGES = 3
 """Of the pipeline of its loads."""
 
 
@@ -134,7 +134,8 @@ def _forward(  # type: ignore[no-untyped-def]
     if held:
         _out(v, y, n, p, channel, positions, channels, real, slope, level, dice, below, boost, silu)
     else:
-        for at in tl.range(0, positions, tile, num_stages=stages):
+        for done in tl.range(0, positions, tile, num_stages=stages):  # the last read first: it may still be cached
+            at = tl.cdiv(positions, tile) * tile - tile - done
             v = _tile(x, at + p, channel, positions, channels, real)
             _out(v, y, n, at + p, channel, positions, channels, real, slope, level, dice, below, boost, silu)
 
@@ -216,7 +217,8 @@ def _backward(  # type: ignore[no-untyped-def]
         there = (p < positions)[:, None] & real[None, :]
         tl.store(dx + (p[:, None] * channels + channel[None, :]), d.to(dx.dtype.element_ty), mask=there)
     else:
-        for at in tl.range(0, positions, tile, num_stages=stages):
+        for done in tl.range(0, positions, tile, num_stages=stages):
+            at = tl.cdiv(positions, tile) * tile - tile - done
             normed, g = _inner(
                 x, dy, n, at + p, channel, positions, channels, real, r, level, slope, offset, dice, below, boost, silu
             )
@@ -242,7 +244,7 @@ def _shape(channels: int, groups: int, positions: int) -> dict[str, int]:
         "tile": tile,
         "held": held,
         "stages": _STAGES,
-        "num_warps": max(2, block * tile // 1024) if held else 8,
+        "num_warps": max(2, block * tile // 1024) if held else 4,
     }
 
 
