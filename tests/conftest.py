@@ -13,7 +13,7 @@ import pytest
 import torch
 
 CHECKED = ("core", "sample", "guide", "data", "modality", "metrics", "optim")
-"""Networks are left out: their forward passes must be traceable in one graph; and kernels, which Triton reads itself."""
+"""Networks are left out, which must be traceable in one graph, and kernels, which Triton reads itself."""
 
 # Before anything of ours is imported. As for mypy, an int will do where a float is asked for (PEP 484).
 hook = jaxtyping.install_import_hook(

@@ -233,7 +233,7 @@ def test_the_optimiser_is_changed_by_its_name_and_keeps_its_keys() -> None:
     assert muon.optim == expected and dataclasses.replace(RECIPE, optim=expected) == muon
     assert {k.name for k in keys(RECIPE) if k.name.startswith("optim.")} < {k.name for k in keys(muon)}
     assert override(muon, "optim=adamw").optim == AdamW()
-    nested = override(RECIPE, "optim=Muon(lr=3e-3, rate=Trapezoid(decay=0.25))").optim  # what is made anew has parts too
+    nested = override(RECIPE, "optim=Muon(lr=3e-3, rate=Trapezoid(decay=0.25))").optim
     assert nested == Muon(lr=3e-3, rate=Trapezoid(decay=0.25))
     for slip, message in (("optim=Moun", "did you mean Muon?"), ("optim=Trapezoid", "'Trapezoid' is unknown")):
         with pytest.raises(OverrideError) as caught:

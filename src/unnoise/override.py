@@ -175,9 +175,9 @@ def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
 
 def _default(cls: type, name: str) -> Any:
     """What an argument is unless told otherwise; None where nothing is said."""
-    field = next((f for f in dataclasses.fields(cls) if f.name == name), None) if dataclasses.is_dataclass(cls) else None
-    if field is not None and field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
+    for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+        if field.name == name and field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
     default = inspect.signature(cls).parameters[name].default
     return None if default is inspect.Parameter.empty else default
 
