@@ -59,7 +59,7 @@ def _dropped(position, channel, seed, below):  # type: ignore[no-untyped-def]
     return (bits >> 8) < below
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _tile(x, p, channel, positions, channels, real):  # type: ignore[no-untyped-def]
     """[T, C] float32 of a row that begins at x, 0 beyond its ends."""
     there = (p < positions)[:, None] & real[None, :]
