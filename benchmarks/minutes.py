@@ -2,18 +2,21 @@
 
     python benchmarks/minutes.py cifar10 [--minutes 1 2 5 7] [--compile --capture] [--many 7] [--out FILE.json]
         [-s KEY=VALUE] [--judge 'Distances(features=Means())'] [--kernels fused] [--images runs/minutes]
+        [--autoguidance 1 1.5 2 --weaker 0.125 0.25]
 
 The recipe's rate is to be a Trapezoid. The trunk trains at its constant learning rate; where a point's share of decay
 begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
 point's minutes are those of trunk and branch: every second in which steps are taken, from the first step on, its
 compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
-for the minutes in --many over three repeats and, beside them, of 50,000 samples.
+for the minutes in --many over three repeats and, beside them, of 50,000 samples. Each point is measured with each scale
+of --autoguidance and, unless that is 1, each --weaker network: the average after this share of the point's samples.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
 import platform
 import sys
@@ -32,9 +35,9 @@ from unnoise.data.stream import batches
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
-from unnoise.optim import Trapezoid
+from unnoise.optim import Trapezoid, snapshot_due
 from unnoise.override import override
-from unnoise.recipe import Recipe
+from unnoise.recipe import Recipe, Sampling
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
 from unnoise.train import State, train
 from unnoise.trial import Trial
@@ -59,7 +62,10 @@ class Trunk:
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> None:
         self.recipe, self.data, self.device, self.captured = recipe, data, device, o.capture
         self.state = State(recipe, o.seed, device, None, PRECISIONS[o.precision or default_precision(device)])
-        self.clock = Clock()
+        self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe.sampling, o)
+        self.kept: list[tuple[int, dict[str, torch.Tensor]]] = []
+        """Where autoguidance asks for it, averages as training went on: after how many samples, and the weights."""
+        self.weaker = copy.deepcopy(self.state.components["model"]).eval()
         if o.compile:
             for module in self.state.networks.values():
                 (module.net if isinstance(module, Preconditioned) else module).compile()
@@ -79,6 +85,10 @@ class Trunk:
                 else:
                     clock.seconds += now - began
                 began, clock.samples = now, clock.samples + self.recipe.batch
+                if any(way.autoguidance != 1 for way in self.ways) and snapshot_due(state.seen, self.recipe.batch):
+                    named = state.ema.state(self.average).items()
+                    own = {k.removeprefix("model."): x.clone() for k, x in named if k.startswith("model.")}
+                    self.kept.append((state.seen, own))
                 if until is not None and clock.seconds >= until:
                     break
             self._wait()
@@ -94,7 +104,7 @@ class Trunk:
         state, clock = self.state, replace(self.clock)
         networks = {k: {n: x.clone() for n, x in m.state_dict().items()} for k, m in state.networks.items()}
         groups = {k: {n: x.clone() for n, x in g.items()} for k, g in state.groups().items()}
-        seen, batch = state.seen, self.recipe.batch
+        seen, batch, kept = state.seen, self.recipe.batch, len(self.kept)
         state.total = -(-round(seen / (1 - share)) // batch) * batch
         try:
             yield
@@ -105,35 +115,54 @@ class Trunk:
                         x.copy_(networks[k][n])
             state.load(groups)
             state.seen, state.total, self.clock = seen, None, clock
+            del self.kept[kept:]
 
-    def model(self) -> Model:
-        """The model as it stands."""
-        parts = self.state.components
-        return Model(parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), self.recipe.sampling)
+    def model(self, sampling: Sampling) -> Model:
+        """The model as it stands, with the weaker network that this sampling needs."""
+        parts, weaker = self.state.components, None
+        if sampling.autoguidance != 1:
+            earlier = [own for seen, own in self.kept if seen <= sampling.weaker * self.state.seen]
+            if not earlier:
+                raise SystemExit(f"no average was kept of the first {sampling.weaker:g} of {self.state.seen:,} samples")
+            weaker = self.weaker
+            weaker.load_state_dict(earlier[-1])
+        return Model(
+            parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), sampling, weaker=weaker
+        )
 
 
-def measured(trunk: Trunk, n: int, repeats: int, o: argparse.Namespace) -> dict[str, Any]:
+def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
+    """How each point is sampled: with each scale of autoguidance and each weaker network."""
+    return [
+        replace(own, autoguidance=scale, weaker=share)
+        for scale in o.autoguidance or [own.autoguidance]
+        for share in (o.weaker if o.weaker and scale != 1 else [own.weaker])
+    ]
+
+
+def measured(trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace) -> dict[str, Any]:
     """The judge's figures of averaged weights, and the seconds that sampling took."""
     recipe, state = trunk.recipe, trunk.state
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
     trial = Trial(n, repeats, SEED, settings, run=Runtime(trunk.device))
     with (
-        state.averaged(o.average or recipe.average),
+        state.averaged(trunk.average),
         torch.compiler.set_stance("force_eager" if o.compile else "default"),
     ):
         began = time.perf_counter()
-        trial.samples(trunk.model(), 0, like=trunk.data.train)
+        trial.samples(trunk.model(sampling), 0, like=trunk.data.train)
         seconds = time.perf_counter() - began
-        figures = recipe.judge(trunk.model(), trunk.data, replace(trial))
-    return {"samples": n, "repeats": repeats, "sampling_seconds": seconds, "figures": as_json(figures)}
+        figures = recipe.judge(trunk.model(sampling), trunk.data, replace(trial))
+    way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
+    return {"samples": n, "repeats": repeats, **way, "sampling_seconds": seconds, "figures": as_json(figures)}
 
 
-def picture(trunk: Trunk, path: Path, average: float) -> None:
+def picture(trunk: Trunk, sampling: Sampling, path: Path) -> None:
     """A grid of samples."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with trunk.state.averaged(average):
-        trunk.model().sample(100, seed=SEED).save(path)
+    with trunk.state.averaged(trunk.average):
+        trunk.model(sampling).sample(100, seed=SEED).save(path)
 
 
 def main() -> None:
@@ -149,6 +178,8 @@ def main() -> None:
     parser.add_argument("--capture", action="store_true")
     parser.add_argument("--kernels", choices=["fused", "eager"], default="eager")
     parser.add_argument("--average", type=float, help="relative width of the average, in the place of the recipe's")
+    parser.add_argument("--autoguidance", type=float, nargs="+", help="scales, the recipe's by default; 1 is off")
+    parser.add_argument("--weaker", type=float, nargs="+", help="shares of a point's samples, the recipe's by default")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
     parser.add_argument("--judge", help="in the place of the recipe's")
     parser.add_argument("-s", "--set", action="append", default=[], help="as of `unnoise train`")
@@ -181,17 +212,18 @@ def main() -> None:
                 trunk.advance(None)
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
-                point["measured"] = [measured(trunk, o.n, 3 if minutes in o.many else 1, o)]
+                repeats = 3 if minutes in o.many else 1
+                point["measured"] = [measured(trunk, way, o.n, repeats, o) for way in trunk.ways]
                 if minutes in o.many and o.more:
-                    point["measured"].append(measured(trunk, o.more, 1, o))
+                    point["measured"] += [measured(trunk, way, o.more, 1, o) for way in trunk.ways]
                 if o.images:
-                    picture(trunk, o.images / f"{o.recipe}-{minutes:g}.png", o.average or recipe.average)
+                    picture(trunk, trunk.ways[0], o.images / f"{o.recipe}-{minutes:g}.png")
             points.append(point)
             result["first_step_seconds"] = trunk.clock.first
-            shown = {f["name"]: f["samples"] for f in point["measured"][0]["figures"]}
-            print(
-                f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s  {shown}", flush=True
-            )
+            print(f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s", flush=True)
+            for found in point["measured"]:
+                shown = {k: v for k, v in found.items() if k != "figures"}
+                print(f"  {shown | {f['name']: f['samples'] for f in found['figures']}}", flush=True)
             if o.out:
                 o.out.parent.mkdir(parents=True, exist_ok=True)
                 o.out.write_text(json.dumps(result, indent=1) + "\n")

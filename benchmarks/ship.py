@@ -61,8 +61,8 @@ def require_plain(recipe: Recipe, facts: Mapping[str, Any], trained: Evaluation,
         raise UserError(f"the run is not complete: {facts['seen']} of {facts['total']} samples seen")
     if "machines" not in facts:
         raise UserError("the run does not say what it was trained on: it was made by an older version")
-    was = {k: trained.measured[k] for k in ("seen", "weights", "sampling")}
-    now = {"seen": facts["seen"], "weights": facts["average"], "sampling": describe(model.sampling)}
+    was = {**{k: trained.measured[k] for k in ("seen", "weights")}, "sampling": build(trained.measured["sampling"])}
+    now = {"seen": facts["seen"], "weights": facts["average"], "sampling": model.sampling}
     if was != now:
         raise UserError(f"the evaluation is of {was}, the model is {now}: evaluate the run with its own settings")
 
@@ -142,13 +142,16 @@ def rows(
     whole = "`facts.recipe` in [manifest.json](manifest.json)"
     yield "data", f"{facts['about']}; {len(data):,} items to train on, {len(data.held_out['x']):,} held out"
     yield "recipe", whole if said is None else f"`{command(options, said)}`; as JSON: {whole}"
-    yield "parameters", f"{sum(p.numel() for m in model.modules for p in m.parameters()):,}"
+    yield "parameters", f"{sum(p.numel() for m in model.modules if m is not model.weaker for p in m.parameters()):,}"
     yield "weights", f"averaged at a relative width of {facts['average']:g}, rounded to bf16, loaded as float32"
     yield "trained", f"{facts['seen']:,} samples in batches of {recipe.batch}, in {facts['precision']}"
     yield "device time", f"{facts['elapsed']:,.0f} s on {', then '.join(facts['machines'])}"
     yield "versions", f"unnoise {facts['unnoise']}, torch {facts['torch']}"
     s = model.sampling
-    yield "sampled by", f"{s.sampler}, {s.steps} steps on {s.grid}, guidance {s.guidance}"
+    auto = "" if s.autoguidance == 1 else f", autoguidance {s.autoguidance} by the weaker network"
+    yield "sampled by", f"{s.sampler}, {s.steps} steps on {s.grid}, guidance {s.guidance}{auto}"
+    if model.weaker is not None:
+        yield "weaker network", f"the same after {model.facts['weaker']:,} samples, averaged alike: for autoguidance"
     yield "licence", "of the weights MIT, as of all of unnoise; of the data see above"
     for file, digest in read_files(folder).items():
         yield file, f"{(folder / file).stat().st_size:,} bytes, sha256 {digest}"

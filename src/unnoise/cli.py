@@ -190,6 +190,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workers", type=int, metavar="N", help="processes that read data larger than memory (default: by cores)"
         )
+    for command in (sample, evaluate):
+        command.add_argument(
+            "--autoguidance", type=float, metavar="SCALE", help="guidance by a weaker network, 1 is off"
+        )
+        command.add_argument(
+            "--weaker",
+            type=float,
+            metavar="SHARE",
+            help="of --autoguidance: by the network as it was after this share of its training (default: the recipe's)",
+        )
     for command in (train, resume, sample, evaluate):
         command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     for command in (resume, join, sample, evaluate, info):
@@ -292,7 +302,8 @@ def _model(o: argparse.Namespace, device: Any) -> Any:
     from unnoise import system
 
     weights = _weights(o)
-    model = system.load(o.run, weights=weights, device=device, types=_types(o))
+    weaker = True if o.weaker is None and o.autoguidance not in (None, 1) else o.weaker
+    model = system.load(o.run, weights=weights, device=device, types=_types(o), weaker=weaker)
     model.facts["weights"] = weights
     return model
 
@@ -325,6 +336,8 @@ def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
     chosen: dict[str, Any] = {} if o.steps is None else {"steps": o.steps}
     if o.guidance is not None:
         chosen["guidance"] = parse(o.guidance, Guidance, None, "--guidance")
+    if o.autoguidance is not None:
+        chosen["autoguidance"] = o.autoguidance
     if getattr(o, "sampler", None):
         chosen["sampler"] = parse(o.sampler, Sampler, model.sampling.sampler, "--sampler")
     model.settings(**chosen)
@@ -424,7 +437,10 @@ def _evaluate(o: argparse.Namespace) -> None:
         found = measure(model, judge, data, trial)
         found = replace(found, measured={**found.measured, "set": o.set})
         if o.history:
-            found = replace(found, history=history(o.run, o.history, judge, data, trial, _weights(o), _types(o)))
+            sampling = model.settings(**settings)
+            weaker = None if sampling.autoguidance == 1 else sampling.weaker
+            then = history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker)
+            found = replace(found, history=then)
         if not run.is_main:
             return
         found.save(out)

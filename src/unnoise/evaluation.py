@@ -23,7 +23,7 @@ from unnoise.errors import UserError
 from unnoise.metrics.figure import Comparison, Figure, as_json, compare
 from unnoise.model import Model, Weights
 from unnoise.spec import describe
-from unnoise.trained import snapshots
+from unnoise.trained import earlier, snapshots
 from unnoise.trial import Judge, Trial
 from unnoise.version import __version__
 
@@ -120,20 +120,24 @@ def history(
     trial: Trial,
     weights: Weights = None,
     types: Sequence[type] = (),
+    weaker: float | None = None,
 ) -> list[dict[str, Any]]:
     """What the judge says of `count` of the averages that a run kept as training went on, the last among them.
+
+    With `weaker`, each is loaded with the network after this share of its samples (`Model.load`), and those before
+    which none was kept do not count.
 
     Raises:
         UserError: where the run kept none.
     """
-    there = snapshots(run)
+    there = [at for at in snapshots(run) if weaker is None or earlier(run, at, weaker)]
     if not there:
         raise UserError(f"{run} kept no averages as training went on")
     chosen = sorted({there[round(i * (len(there) - 1) / max(1, count - 1))] for i in range(count)} | {there[-1]})
     found = []
     for at in chosen[-count:]:
         trial.say(f"after {at} samples")
-        model = Model.load(run, weights=weights, device=trial.run.device, types=types, at=at)
+        model = Model.load(run, weights=weights, device=trial.run.device, types=types, at=at, weaker=weaker)
         found.append({"seen": at, "figures": judge(model, data, replace(trial, repeats=1))})
     return found
 

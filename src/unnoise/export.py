@@ -40,7 +40,7 @@ class Generator(Protocol):
         """Conditions of n rows: as asked for, and by default."""
         ...
 
-    def settings(self, sampler: Any = None, steps: Any = None, guidance: Any = None) -> Any:
+    def settings(self, sampler: Any = None, steps: Any = None, guidance: Any = None, autoguidance: Any = None) -> Any:
         """The defaults with what is given in their place, as a value that can be described."""
         ...
 
@@ -74,7 +74,7 @@ def export(
         batch: samples at a time; the result does not depend on it.
         quiet: no progress bar.
         cond: conditions, see `Model.sample`.
-        settings: sampler, steps, guidance, deterministic.
+        settings: sampler, steps, guidance, autoguidance, deterministic.
 
     Returns:
         The files, in order of seeds.
@@ -94,7 +94,7 @@ def export(
         raise UserError(f"{out} exists: choose another --out or remove it")
     home = out.with_name(out.name + ".parts") if single else out
     conditions = model.conditions(n, seed, cond)
-    chosen = model.settings(*(settings.get(k) for k in ("sampler", "steps", "guidance")))
+    chosen = model.settings(*(settings.get(k) for k in ("sampler", "steps", "guidance", "autoguidance")))
     made = {
         "sampling": describe(chosen),
         "cond": {k: v if isinstance(v, str) else _listed(torch.as_tensor(v)) for k, v in cond.items()},

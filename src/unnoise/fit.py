@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -370,9 +371,9 @@ class Session:
         return torch.compiler.set_stance("force_eager") if self.facts["compiled"] else nullcontext()
 
     def model(self) -> Model:
-        """The model as it stands, sharing the weights in training."""
-        parts, recipe = self.state.components, self.recipe
-        return Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), recipe.sampling)
+        """The model as it stands, sharing the weights in training; a weaker network to guide it is not at hand."""
+        parts, sampling = self.state.components, replace(self.recipe.sampling, autoguidance=1.0)
+        return Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), sampling)
 
     def snapshot(self) -> None:
         """The averaged weights in bf16, for reconstruction at any width."""

@@ -21,7 +21,7 @@ from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError, nearest
-from unnoise.guide import Cfg, CfgEach, Interval, Known
+from unnoise.guide import Autoguidance, Cfg, CfgEach, Interval, Known
 from unnoise.recipe import Guidance, Sampling
 from unnoise.sample.driver import plan_for, require_finite, sample, walk
 from unnoise.sample.grids import Grid
@@ -49,6 +49,7 @@ class Model:
         conditioner: what the denoiser may be told; None where nothing is.
         sampling: how it is sampled unless told otherwise.
         facts: what else is known of it: recipe, samples seen, ..
+        weaker: the same denoiser earlier in its training, or another of the same task, for autoguidance.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Model:
         conditioner: Any = None,
         sampling: Sampling = Sampling(),
         facts: Mapping[str, Any] | None = None,
+        weaker: nn.Module | None = None,
     ) -> None:
         self.denoiser, self.codec, self.process, self.conditioner = denoiser, codec, process, conditioner
+        self.weaker = weaker
         self.sampling, self.facts = sampling, dict(facts or {})
         self.more: dict[str, Any] = {}
         """Further components of the run that it was loaded from, by name: a teacher."""
@@ -73,7 +76,7 @@ class Model:
     @property
     def modules(self) -> list[nn.Module]:
         """The parts that have weights."""
-        return [m for m in (self.denoiser, self.codec, self.conditioner) if isinstance(m, nn.Module)]
+        return [m for m in (self.denoiser, self.codec, self.conditioner, self.weaker) if isinstance(m, nn.Module)]
 
     def to(self, device: torch.device | str) -> Model:
         """Move the weights; returns the model itself."""
@@ -91,6 +94,7 @@ class Model:
         device: torch.device | str = "cpu",
         types: Iterable[type] = (),
         at: int | None = None,
+        weaker: float | Literal[True] | None = None,
     ) -> Model:
         """The model in a run folder, a checkpoint folder, or what `save` wrote; nothing else is needed.
 
@@ -101,18 +105,32 @@ class Model:
             device: where to.
             types: classes of yours that it is made of.
             at: averaged weights as they were after so many samples, where the run keeps them (`trained.snapshots`).
+            weaker: for autoguidance, with the network as it was after this share of the samples seen: the last averages
+                that the run keeps from before. True: after the share that its `Sampling` states; None: so too, but only
+                where that asks for autoguidance, and where they are kept. What `save` wrote with one has it anyhow.
 
         Raises:
             CheckpointError: for a folder that is missing, empty, damaged, changed or foreign, and an unknown name.
+            UserError: where the averages that are asked for are not kept.
         """
         contents = trained.load(Path(path), weights, at)
         if "model" not in contents.specs:
             raise CheckpointError(f"{path} has no component 'model', only {sorted(contents.specs)}")
         facts = contents.facts
-        parts = checkpoint.components(contents, types)
         sampling = build(facts["sampling"], types) if "sampling" in facts else Sampling()
-        model = Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), sampling, facts)
-        model.more = {k: v for k, v in parts.items() if k not in ("model", "codec", "process", "conditioner")}
+        if weaker is not None or sampling.autoguidance != 1:
+            sampling = _with_weaker(contents, Path(path), weights, sampling, weaker)
+        parts = checkpoint.components(contents, types)
+        model = Model(
+            parts.pop("model"),
+            parts.pop("codec"),
+            parts.pop("process", None),
+            parts.pop("conditioner", None),
+            sampling,
+            facts,
+            parts.pop("weaker", None),
+        )
+        model.more = parts
         for module in (*model.modules, *model.more.values()):
             if isinstance(module, nn.Module):
                 module.eval()
@@ -129,7 +147,13 @@ class Model:
         path = Path(path)
         if path.exists():
             raise UserError(f"{path} exists: choose another folder or remove it")
-        parts = {"model": self.denoiser, "codec": self.codec, "process": self.process, "conditioner": self.conditioner}
+        parts = {
+            "model": self.denoiser,
+            "codec": self.codec,
+            "process": self.process,
+            "conditioner": self.conditioner,
+            "weaker": self.weaker,
+        }
         kept = {k: v for k, v in self.facts.items() if k not in ("average", "widths")}
         facts = {**kept, "sampling": describe(self.sampling)}
         contents = checkpoint.contents_of({k: v for k, v in parts.items() if v is not None}, {}, facts)
@@ -148,6 +172,7 @@ class Model:
         sampler: Sampler[Tensor] | None = None,
         steps: int | None = None,
         guidance: Guidance | None = None,
+        autoguidance: float | None = None,
         batch: int = 256,
         deterministic: bool = False,
         captured: bool = False,
@@ -165,6 +190,8 @@ class Model:
             sampler: how to step; each argument left out is the model's own default.
             steps: number of steps.
             guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
+            autoguidance: scale of guidance by the model's weaker network, 1 is off; `guidance` other than 1 then guides
+                the two networks together.
             batch: rows at a time.
             deterministic: evaluate the network row by row, which makes results independent of the batch to the bit.
             captured: on CUDA, record the whole walk of a batch as one graph and replay it for the others of its size:
@@ -173,12 +200,12 @@ class Model:
                 any, classes are uniform over seeds.
 
         Raises:
-            UserError: for a setting or a label that does not exist.
+            UserError: for a setting or a label that does not exist, and autoguidance without a weaker network.
             FloatingPointError: where a sample is not finite.
         """
         if n < 0 or batch < 1:
             raise UserError(f"needs n >= 0 and batch >= 1, got n={n} and batch={batch}")
-        settings = self.settings(sampler, steps, guidance)
+        settings = self.settings(sampler, steps, guidance, autoguidance)
         batch = 1 if deterministic else batch
         seeds, conditions = _seeds(n, seed), self.conditions(n, seed, cond)
         recorded = self._recorded(batch, settings) if captured else None
@@ -206,6 +233,7 @@ class Model:
         grid: Grid | None = None,
         steps: int | None = None,
         guidance: Guidance | None = None,
+        autoguidance: float | None = None,
         **cond: Any,
     ) -> Samples:
         """Raw data [N, ...] with what is not known drawn anew; what is known comes back to the bit.
@@ -218,12 +246,13 @@ class Model:
             grid: which levels; a `ResampledGrid` lets what is drawn follow what is known.
             steps: number of steps.
             guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
+            autoguidance: scale of guidance by the model's weaker network, 1 is off.
             cond: conditions.
 
         Raises:
             UserError: for a mask that does not fit, and a codec that cannot say what is known of its states.
         """
-        settings = self.settings(sampler, steps, guidance)
+        settings = self.settings(sampler, steps, guidance, autoguidance)
         settings = settings if grid is None else replace(settings, grid=grid)
         try:
             mask = mask.expand(raw.shape)
@@ -248,12 +277,13 @@ class Model:
         sampler: Sampler[Tensor] | None = None,
         steps: int | None = None,
         guidance: Guidance | None = None,
+        autoguidance: float | None = None,
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = _seeds(n, seed)
         said = self._cond(self.conditions(n, seed, cond), seeds)
-        yield from self._walk(seeds, said, self.settings(sampler, steps, guidance))
+        yield from self._walk(seeds, said, self.settings(sampler, steps, guidance, autoguidance))
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples on the way from one seed to another, along the great circle between their noises."""
@@ -278,16 +308,22 @@ class Model:
         return Samples(self._decode(step.x, said), seeds, same, self.codec)
 
     def settings(
-        self, sampler: Sampler[Tensor] | None = None, steps: int | None = None, guidance: Guidance | None = None
+        self,
+        sampler: Sampler[Tensor] | None = None,
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+        autoguidance: float | None = None,
     ) -> Sampling:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
-        given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
-        try:
-            settings = replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
-        except ValueError as e:
-            raise UserError(str(e)) from e
+        given = {"sampler": sampler, "steps": steps, "guidance": guidance, "autoguidance": autoguidance}
+        settings = _replaced(self.sampling, **{k: v for k, v in given.items() if v is not None})
         if isinstance(settings.guidance, Mapping):
             self._check_scales(settings.guidance)
+        if settings.autoguidance != 1 and self.weaker is None:
+            raise UserError(
+                f"autoguidance {settings.autoguidance:g} needs a weaker network, which this model lacks: load it from "
+                "the folder of its run, Model.load(run, weaker=True), or leave autoguidance at 1"
+            )
         return settings
 
     def _check_scales(self, scales: Mapping[str, float]) -> None:
@@ -372,14 +408,16 @@ class Model:
         return self.conditioner.encode(raw, Rng.of(seeds, self.device).fold(COND))
 
     def _guided(self, settings: Sampling, process: Any) -> Any:
-        if settings.guidance == 1 or self.conditioner is None:
-            return self.denoiser
-        guided: Cfg | CfgEach
-        if isinstance(settings.guidance, Mapping):
-            guided = CfgEach(self.denoiser, process, self.conditioner.without, settings.guidance)
-        else:
-            guided = Cfg(self.denoiser, process, self.conditioner.null, settings.guidance)
-        if settings.low == -math.inf and settings.high == math.inf:
+        guided: Any = self.denoiser
+        if settings.autoguidance != 1:
+            assert self.weaker is not None
+            guided = Autoguidance(guided, self.weaker, process, settings.autoguidance)
+        if settings.guidance != 1 and self.conditioner is not None:
+            if isinstance(settings.guidance, Mapping):
+                guided = CfgEach(guided, process, self.conditioner.without, settings.guidance)
+            else:
+                guided = Cfg(guided, process, self.conditioner.null, settings.guidance)
+        if guided is self.denoiser or (settings.low == -math.inf and settings.high == math.inf):
             return guided
         return Interval(guided, self.denoiser, settings.low, settings.high)
 
@@ -390,9 +428,17 @@ class Model:
     # Single steps ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def denoise(self, x: Tensor, level: Level, *, guidance: Guidance | None = None, **cond: Any) -> Estimate:
+    def denoise(
+        self,
+        x: Tensor,
+        level: Level,
+        *,
+        guidance: Guidance | None = None,
+        autoguidance: float | None = None,
+        **cond: Any,
+    ) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
-        settings = self.settings(None, None, guidance)
+        settings = self.settings(None, None, guidance, autoguidance)
         return self._guided(settings, self._process({}))(
             x.to(self.device), level.to(device=self.device), self._told(len(x), cond)
         )
@@ -405,7 +451,7 @@ class Model:
 
         Starting `_walk` from it gives the data back, up to the solver's error; see `decode`.
         """
-        settings = self.settings(sampler, steps, None)
+        settings = self.settings(sampler, steps, 1.0, 1.0)
         levels = settings.levels(self._interval)
         if not isinstance(levels, Level):
             raise UserError("only states of one Gaussian tensor have a noise that they come from")
@@ -423,7 +469,7 @@ class Model:
         self, x: Tensor, *, steps: int | None = None, sampler: Sampler[Tensor] | None = None, **cond: Any
     ) -> Samples:
         """Samples from given noise x [B, ...] (as `encode` gives), unguided; without conditions nothing is said."""
-        settings = replace(self.settings(sampler, steps, None), guidance=1.0)
+        settings = self.settings(sampler, steps, 1.0, 1.0)
         n = len(x)
         known = self._told(n, cond)
         levels = settings.levels(self._interval)
@@ -438,6 +484,30 @@ class Model:
             return {}
         cond = self._cond(self.conditioner.ask(asked, _seeds(n, 0)), _seeds(n, 0))
         return cond if asked else self.conditioner.null(cond)
+
+
+def _with_weaker(
+    contents: checkpoint.Contents, path: Path, weights: Weights, sampling: Sampling, share: float | Literal[True] | None
+) -> Sampling:
+    """See `Model.load`; the sampling with the share that the weaker network is of."""
+    asked = sampling if share is None or share is True else _replaced(sampling, weaker=share)
+    if "weaker" in contents.specs:
+        if asked != sampling:
+            raise UserError(f"{path} holds a weaker network of share {sampling.weaker:g}, and none of {asked.weaker:g}")
+    elif not trained.add_weaker(contents, path, weights, asked.weaker) and share is not None:
+        raise UserError(
+            f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {asked.weaker:g} "
+            f"of its {contents.facts.get('seen', 0)} samples: name the folder of a run, or a larger share"
+        )
+    return asked
+
+
+def _replaced(sampling: Sampling, **given: Any) -> Sampling:
+    """The sampling with other values; Raises UserError for what cannot be."""
+    try:
+        return replace(sampling, **given)
+    except ValueError as e:
+        raise UserError(str(e)) from e
 
 
 def _seeds(n: int, first: int) -> Tensor:

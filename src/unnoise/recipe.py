@@ -35,8 +35,11 @@ class Sampling:
         grid: which levels, given a number of steps and the trained interval.
         steps: number of steps.
         guidance: classifier-free guidance scale; 1 is off. Or scales by attribute, see `CfgEach`.
-        low: lowest log-SNR at which guidance acts.
+        low: lowest log-SNR at which guidance acts, of either kind.
         high: highest log-SNR at which guidance acts.
+        autoguidance: scale of guidance by a weaker network, see `Autoguidance`; 1 is off. `guidance` other than 1 then
+            guides the two networks together.
+        weaker: the weaker network is the same one after this share of its training, in (0, 1).
     """
 
     sampler: Sampler[Any] = Heun()
@@ -45,6 +48,8 @@ class Sampling:
     guidance: Guidance = 1.0
     low: float = float("-inf")
     high: float = float("inf")
+    autoguidance: float = 1.0
+    weaker: float = 0.25
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -52,12 +57,16 @@ class Sampling:
         scales = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
         if not all(map(math.isfinite, scales)):
             raise ValueError(f"guidance must be finite, got {self.guidance}")
+        if not math.isfinite(self.autoguidance):
+            raise ValueError(f"autoguidance must be finite, got {self.autoguidance}")
+        if not 0 < self.weaker < 1:
+            raise ValueError(f"weaker is a share of the training, between 0 and 1, got {self.weaker}")
 
     @property
     def passes(self) -> int:
-        """Evaluations of the network that an estimate takes where guidance acts."""
+        """Evaluations of networks that an estimate takes where guidance acts."""
         scales = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
-        return 1 + sum(s != 1 for s in scales)
+        return (1 + sum(s != 1 for s in scales)) * (1 if self.autoguidance == 1 else 2)
 
     def levels(self, interval: tuple[float, float]) -> Levels:
         """The grid for a denoiser trained in `interval`."""

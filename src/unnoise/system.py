@@ -141,10 +141,12 @@ class System:
         sampler: Sampler[Any] | Mapping[str, Sampler[Any]] | None = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
+        autoguidance: float | Mapping[str, float] | None = None,
     ) -> dict[str, Sampling]:
         """Each stage's defaults with what is given in their place: one value for all, or a mapping by stage."""
+        given: Any = {"sampler": sampler, "steps": steps, "guidance": guidance, "autoguidance": autoguidance}
         return {
-            name: model.settings(self._of(sampler, name), self._of(steps, name), self._of(guidance, name))
+            name: model.settings(**{k: self._of(v, name) for k, v in given.items()})
             for name, model in self.models.items()
         }
 
@@ -200,6 +202,7 @@ class System:
         sampler: Sampler[Any] | Mapping[str, Sampler[Any]] | None = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
+        autoguidance: float | Mapping[str, float] | None = None,
         batch: int = 256,
         deterministic: bool = False,
         stages: bool = False,
@@ -216,6 +219,7 @@ class System:
             sampler: how to step, of all stages or by stage; each argument left out is each model's own default.
             steps: number of steps, as the sampler.
             guidance: classifier-free guidance scale, as the sampler.
+            autoguidance: scale of guidance by each model's weaker network, as the sampler.
             batch: rows at a time.
             deterministic: see `Model.sample`.
             stages: give the samples of every stage, by name.
@@ -225,7 +229,7 @@ class System:
             UserError: for a setting or a condition that does not exist.
             FloatingPointError: where a sample is not finite.
         """
-        self.settings(sampler, steps, guidance)
+        self.settings(sampler, steps, guidance, autoguidance)
         said, made = self.conditions(n, seed, cond), dict[str, Samples]()
         for k, (name, model) in enumerate(self.models.items()):
             linked = self._linked(name)
@@ -237,6 +241,7 @@ class System:
                 sampler=self._of(sampler, name),
                 steps=self._of(steps, name),
                 guidance=self._of(guidance, name),
+                autoguidance=self._of(autoguidance, name),
                 batch=batch,
                 deterministic=deterministic,
                 **own,
@@ -249,7 +254,12 @@ class System:
 
     @staticmethod
     def load(
-        path: str | Path, *, weights: Weights = None, device: torch.device | str = "cpu", types: Iterable[type] = ()
+        path: str | Path,
+        *,
+        weights: Weights = None,
+        device: torch.device | str = "cpu",
+        types: Iterable[type] = (),
+        weaker: float | Literal[True] | None = None,
     ) -> System:
         """The system in the folder that `save` wrote; nothing else is needed. Arguments as for `Model.load`.
 
@@ -258,7 +268,8 @@ class System:
         """
         path, types = Path(path), tuple(types)
         stages, links = read(path)
-        models = {name: Model.load(path / name, weights=weights, device=device, types=types) for name in stages}
+        given: dict[str, Any] = {"weights": weights, "device": device, "types": types, "weaker": weaker}
+        models = {name: Model.load(path / name, **given) for name in stages}
         return System(models, links)
 
     def save(self, path: str | Path) -> None:
@@ -290,11 +301,16 @@ def is_system(path: Path) -> bool:
 
 
 def load(
-    path: str | Path, *, weights: Weights = None, device: torch.device | str = "cpu", types: Iterable[type] = ()
+    path: str | Path,
+    *,
+    weights: Weights = None,
+    device: torch.device | str = "cpu",
+    types: Iterable[type] = (),
+    weaker: float | Literal[True] | None = None,
 ) -> Model | System:
     """Whatever can be sampled in a folder: a system, or the model of a run; arguments as for `Model.load`."""
     kind: type[Model] | type[System] = System if is_system(Path(path)) else Model
-    return kind.load(path, weights=weights, device=device, types=types)
+    return kind.load(path, weights=weights, device=device, types=types, weaker=weaker)
 
 
 def read(path: Path) -> tuple[tuple[str, ...], tuple[Link, ...]]:

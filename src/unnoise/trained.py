@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,23 +84,55 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
     if at is not None:
         if at not in snapshots(path):
             raise UserError(f"{path} has no averages after {at} samples, only after {snapshots(path)}")
-        kept = _snapshots(path / "ema" / f"{at}.safetensors")
-        contents.groups = {
-            f"ema-{w:g}": {k: x.float() if x.is_floating_point() else x for k, x in named.items()}
-            for _, w, named in kept
-        }
-        facts["seen"] = at
+        contents.groups, facts["seen"] = _kept(path, at), at
     if width != "raw":
         average = _average(path, contents, float(width))
         for name in facts.get("trains", ["model"]):
-            own = {k.removeprefix(f"{name}."): v for k, v in average.items() if k.startswith(f"{name}.")}
-            contents.weights[name] = own
+            contents.weights[name] = _of(name, average)
     return contents
+
+
+def add_weaker(contents: checkpoint.Contents, path: Path, weights: str | float | None, share: float) -> bool:
+    """Add to what `load` gave the component "weaker": the model as it was after this share of the samples seen.
+
+    It is averaged as `weights` says; where that is "raw", as the recipe says. The fact "weaker" is after how many
+    samples.
+
+    Returns:
+        False, and nothing is added, where `path` keeps no averages of so early on.
+    """
+    path, facts = shipped.find(path), contents.facts
+    at = earlier(path, facts.get("seen", 0), share)
+    if at is None:
+        return False
+    width = facts["average"] if weights in (None, "raw") else weights
+    average = _average(path, checkpoint.Contents({"seen": at}, groups=_kept(path, at)), float(width))
+    contents.specs["weaker"], contents.weights["weaker"] = contents.specs["model"], _of("model", average)
+    facts["weaker"] = at
+    return True
+
+
+def earlier(run: Path, seen: int, share: float) -> int | None:
+    """The last of the `snapshots` at or before share * seen samples; None where there is none."""
+    return max((n for n in snapshots(run) if n <= share * seen), default=None)
 
 
 def snapshots(run: Path) -> list[int]:
     """After how many samples the averages of a run are kept, in order."""
     return sorted(int(f.stem) for f in (run / "ema").glob("*.safetensors"))
+
+
+def _of(component: str, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one component, by their own names."""
+    return {k.removeprefix(f"{component}."): x for k, x in average.items() if k.startswith(f"{component}.")}
+
+
+def _kept(run: Path, at: int) -> dict[str, dict[str, Tensor]]:
+    """The averages of a snapshot as groups, in float32."""
+    return {
+        f"ema-{width:g}": {k: x.float() if x.is_floating_point() else x for k, x in named.items()}
+        for _, width, named in _snapshots(run / "ema" / f"{at}.safetensors")
+    }
 
 
 def _average(path: Path, contents: checkpoint.Contents, width: float) -> dict[str, Tensor]:

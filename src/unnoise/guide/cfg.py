@@ -41,11 +41,15 @@ class Cfg:
 
     def __call__(self, x: Any, level: Any, cond: Cond = EMPTY, *, to: Any = None) -> Any:
         """The guided estimate."""
-        with_cond = self.denoise(x, level, cond, to=to)
-        if not isinstance(self.scale, Tensor) and self.scale == 1:
-            return with_cond
-        without = self.denoise(x, level, self.null(cond), to=to)
-        return self.process.mix([without, with_cond], [1 - self.scale, self.scale])
+        told = self.denoise(x, level, cond, to=to)
+        return extrapolated(self.process, self.scale, told, lambda: self.denoise(x, level, self.null(cond), to=to))
+
+
+def extrapolated(process: Process[Any], scale: float | Tensor, estimate: Any, weaker: Callable[[], Any]) -> Any:
+    """scale estimate + (1 - scale) weaker, which is evaluated unless the scale is the float 1."""
+    if not isinstance(scale, Tensor) and scale == 1:
+        return estimate
+    return process.mix([weaker(), estimate], [1 - scale, scale])
 
 
 @dataclass(frozen=True)

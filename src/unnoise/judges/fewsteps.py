@@ -63,7 +63,7 @@ class FewSteps:
             title = f"{whose}{cost} evaluation{'' if cost == 1 else 's'}"
             sets = []
             for i in range(trial.repeats):
-                chosen = {"sampler": sampling.sampler, "steps": sampling.steps, "guidance": sampling.guidance}
+                chosen = {k: getattr(sampling, k) for k in ("sampler", "steps", "guidance", "autoguidance")}
                 samples = trial.samples(one, i, like=data.train, **chosen)
                 sets.append((samples.raw, samples.cond[self.judge.label]))
             figures += [replace(f, name=f"{title}: {f.name}") for f in self.judge.judged(sets, data, reader, trial)]

@@ -89,6 +89,9 @@ def _command(run: Path, found: Evaluation, model: Model, trial: Trial, out: Path
     for name, value in trial.settings.items():
         shown = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else value
         words += [f"--{name}", shown]
+    sampling = found.measured.get("sampling", {})
+    if sampling.get("autoguidance", 1) != 1:
+        words += ["--weaker", sampling["weaker"]]
     for assignment in found.measured.get("set", ()):
         words += ["-s", assignment]
     if model.facts.get("weights") is not None:
