@@ -229,6 +229,20 @@ def test_dropout_on_a_cpu_is_unbiased_in_any_layout(p: float, dtype: torch.dtype
     assert torch.equal(norm.dropped(x, p), y)
 
 
+@pytest.mark.parametrize("own", [torch.float32, torch.bfloat16])
+def test_torchs_norm_is_given_one_type(own: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU it refuses x in half precision beside parameters in full; "meta" stands in for one."""
+    seen: list[torch.dtype] = []
+
+    def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        seen.extend((x.dtype, weight.dtype, bias.dtype))
+        return x
+
+    monkeypatch.setattr(torch.nn.functional, "group_norm", group_norm)
+    x, row = torch.empty(2, 8, 4, 4, dtype=torch.bfloat16, device="meta"), torch.empty(8, dtype=own, device="meta")
+    assert norm.eager(x, row, row, 2, 1e-5, silu=True).dtype == torch.bfloat16 and seen == [own] * 3
+
+
 def test_in_bfloat16_on_a_cpu_the_eager_norm_and_attention_are_those_of_float32() -> None:
     from unnoise.nets.attention import attend
 

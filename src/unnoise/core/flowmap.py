@@ -80,7 +80,7 @@ class FlowMap(AtDrawnLevels):
         """The level between, and where the jump goes."""
         goal, _ = self.density(lower * rng.fold(0).uniform(torch.zeros_like(lower)))
         clean = rng.fold(1).uniform(torch.zeros_like(lower)) < self.clean
-        to = Level(*(torch.where(clean, c.to(g), g) for c, g in zip(CLEAN[:2], goal[:2], strict=True)))  # type: ignore[arg-type]
+        to = Level(torch.where(clean, 1.0, goal.alpha), torch.where(clean, 0.0, goal.sigma))
         return self.density(lower)[0].to(dtype=like.alpha.dtype), to.to(dtype=like.alpha.dtype)
 
     def _target(

@@ -135,4 +135,5 @@ def leaves(levels: Levels) -> list[Level]:
 
 def ratio(a: Float[Tensor, "*#level"], b: Float[Tensor, "*#level"]) -> Float[Tensor, "*#level"]:
     """``a / b``, and 0 where b = 0: what is multiplied by it has no signal left to rescale."""
-    return torch.where(b > 0, a / torch.where(b > 0, b, torch.ones_like(b)), torch.zeros_like(a))
+    # A product, since b may be a number of the host's (CLEAN), which `where` would upload for an `a` on a device.
+    return a / torch.where(b > 0, b, torch.ones_like(b)) * (b > 0)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unnoise.core.level import Level
-from unnoise.core.schedule import Linear, ScaledLinear, Table, ZeroTerminal
+from unnoise.core.schedule import Linear, ScaledLinear, Table, ZeroTerminal, entries
 
 
 @runtime_checkable
@@ -70,8 +70,9 @@ class TableIndex:
 
     def __call__(self, level: Level) -> Float[Tensor, "*level"]:
         """k in [0, steps - 1], found by the angle, which is monotone along the table and finite everywhere."""
-        alphas = self.table.alphas()[1:].to(level.alpha)
+        alphas = self.table.alphas(level.alpha.device)[1:].to(level.alpha)
         knots = alphas.clamp(-1, 1).arccos()
         angle = torch.atan2(level.sigma, level.alpha).clamp(knots[0], knots[-1])
         k = torch.searchsorted(knots, angle.contiguous()).clamp(1, len(knots) - 1)
-        return (k - 1) + (angle - knots[k - 1]) / (knots[k] - knots[k - 1])
+        low, high = entries(knots, k - 1), entries(knots, k)
+        return (k - 1) + (angle - low) / (high - low)

@@ -2,7 +2,8 @@
 
 Times live here, in the training densities and in the sampling grids, nowhere else. A schedule is a frozen value and
 is computed in the dtype of t (use float64). Tables of T discrete steps sit at t = k / T, k = 1..T, with t = 0 clean;
-between them alpha is interpolated linearly.
+between them alpha is interpolated linearly. A table is computed where it is wanted, in float64 where the device has it:
+so nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
-from unnoise.core.level import Frame, Level
+from unnoise.core.constant import constant
+from unnoise.core.level import Frame, Level, exact
+
+HOST = torch.device("cpu")
 
 
 @runtime_checkable
@@ -36,7 +40,12 @@ def _check_betas(start: float, end: float, steps: int) -> None:
 
 def _alphas(betas: Tensor) -> Tensor:
     """sqrt of the cumulative product of 1 - beta, with the clean level in front: [T] -> [T + 1]."""
-    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0).sqrt()])
+    return torch.cat([torch.ones_like(betas[:1]), (1 - betas).cumprod(0).sqrt()])
+
+
+def entries(table: Tensor, index: Tensor) -> Tensor:
+    """table[index] for an index of any shape: for one without axes torch itself would ask the host for the number."""
+    return table[index[None]][0]
 
 
 def _look_up(alphas: Tensor, t: Tensor) -> Level:
@@ -45,7 +54,8 @@ def _look_up(alphas: Tensor, t: Tensor) -> Level:
     steps = len(alphas) - 1
     k = (t * steps).floor().clamp(0, steps - 1)
     i = k.long()
-    alpha = alphas[i] + (t * steps - k) * (alphas[i + 1] - alphas[i])
+    low, high = entries(alphas, i), entries(alphas, i + 1)
+    alpha = low + (t * steps - k) * (high - low)
     return Level(alpha, ((1 - alpha) * (1 + alpha)).clamp(min=0).sqrt())
 
 
@@ -71,12 +81,12 @@ class Linear:
     def __post_init__(self) -> None:
         _check_betas(self.start, self.end, self.steps)
 
-    def alphas(self) -> Float64[Tensor, " entries"]:
-        """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1."""
-        return _alphas(torch.linspace(self.start, self.end, self.steps, dtype=torch.float64))
+    def alphas(self, device: torch.device = HOST) -> Float[Tensor, " entries"]:
+        """[steps + 1]: alpha at t = 0, 1/steps, .., 1."""
+        return _alphas(torch.linspace(self.start, self.end, self.steps, dtype=exact(device), device=device))
 
     def __call__(self, t: Float[Tensor, "*t"]) -> Level:
-        return _look_up(self.alphas(), t)
+        return _look_up(self.alphas(t.device), t)
 
 
 @dataclass(frozen=True)
@@ -96,12 +106,13 @@ class ScaledLinear:
     def __post_init__(self) -> None:
         _check_betas(self.start, self.end, self.steps)
 
-    def alphas(self) -> Float64[Tensor, " entries"]:
-        """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1."""
-        return _alphas(torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64) ** 2)
+    def alphas(self, device: torch.device = HOST) -> Float[Tensor, " entries"]:
+        """[steps + 1]: alpha at t = 0, 1/steps, .., 1."""
+        roots = torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=exact(device), device=device)
+        return _alphas(roots**2)
 
     def __call__(self, t: Float[Tensor, "*t"]) -> Level:
-        return _look_up(self.alphas(), t)
+        return _look_up(self.alphas(t.device), t)
 
 
 @dataclass(frozen=True)
@@ -121,12 +132,12 @@ class Table:
         if not self.betas:
             raise ValueError("a table needs at least one step, got none")
 
-    def alphas(self) -> Float64[Tensor, " entries"]:
-        """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1."""
-        return _alphas(torch.tensor(self.betas, dtype=torch.float64))
+    def alphas(self, device: torch.device = HOST) -> Float[Tensor, " entries"]:
+        """[steps + 1]: alpha at t = 0, 1/steps, .., 1."""
+        return _alphas(constant(self.betas, exact(device), device))
 
     def __call__(self, t: Float[Tensor, "*t"]) -> Level:
-        return _look_up(self.alphas(), t)
+        return _look_up(self.alphas(t.device), t)
 
 
 @dataclass(frozen=True)
@@ -146,14 +157,14 @@ class ZeroTerminal:
         if len(self.table.alphas()) < 3:
             raise ValueError("a table with zero terminal SNR needs at least two steps, got a table of one")
 
-    def alphas(self) -> Float64[Tensor, " entries"]:
-        """[steps + 1] float64: alpha at t = 0, 1/steps, .., 1; the last is 0."""
-        alphas = self.table.alphas()
+    def alphas(self, device: torch.device = HOST) -> Float[Tensor, " entries"]:
+        """[steps + 1]: alpha at t = 0, 1/steps, .., 1; the last is 0."""
+        alphas = self.table.alphas(device)
         noisy = alphas[1:] - alphas[-1]
         return torch.cat([alphas[:1], noisy * (alphas[1] / noisy[0])])
 
     def __call__(self, t: Float[Tensor, "*t"]) -> Level:
-        return _look_up(self.alphas(), t)
+        return _look_up(self.alphas(t.device), t)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from PIL import Image as Pillow
 from torch import Tensor
 
+from unnoise.core.constant import constant
+from unnoise.core.level import exact
 from unnoise.core.rng import Rng
 from unnoise.data.wav import write_wav
 from unnoise.errors import UserError
@@ -130,11 +132,12 @@ class Waves:
         return sheet(raw, columns)
 
     def _scale(self, like: Tensor) -> Float32[Tensor, "bands 1"]:
-        knots = torch.tensor(self.scales, dtype=torch.float64).log()
-        at = torch.arange(self.bands, dtype=torch.float64) * ((len(knots) - 1) / max(1, self.bands - 1))
+        dtype, device = exact(like.device), like.device
+        knots = constant(self.scales, dtype, device).log()
+        at = torch.arange(self.bands, dtype=dtype, device=device) * ((len(knots) - 1) / max(1, self.bands - 1))
         low = at.long().clamp(max=max(0, len(knots) - 2))
         high = (low + 1).clamp(max=len(knots) - 1)
-        return torch.lerp(knots[low], knots[high], at - low).exp().float().to(like.device)[:, None]
+        return torch.lerp(knots[low], knots[high], at - low).exp().float()[:, None]
 
 
 def sheet(raw: Float[Tensor, "n channels length"], columns: int | None = None) -> Pillow.Image:
@@ -161,9 +164,9 @@ def _companded(c: Tensor, power: float) -> Tensor:
 
 def _basis(bands: int, like: Tensor) -> Float32[Tensor, "window bands"]:
     """Windowed cosines [2 M, M], whose columns, M samples apart, are an orthonormal basis."""
-    n, k = torch.arange(2 * bands, dtype=torch.float64)[:, None], torch.arange(bands, dtype=torch.float64)
-    cosines = torch.cos(math.pi / bands * (n + (1 + bands) / 2) * (k + 0.5))
-    return (math.sqrt(2 / bands) * torch.sin(math.pi / (2 * bands) * (n + 0.5)) * cosines).float().to(like.device)
+    n, k = (torch.arange(count, dtype=exact(like.device), device=like.device) for count in (2 * bands, bands))
+    cosines = torch.cos(math.pi / bands * (n[:, None] + (1 + bands) / 2) * (k + 0.5))
+    return (math.sqrt(2 / bands) * torch.sin(math.pi / (2 * bands) * (n[:, None] + 0.5)) * cosines).float()
 
 
 def _mdct(x: Float32[Tensor, "b c length"], bands: int) -> Float32[Tensor, "b c bands t"]:

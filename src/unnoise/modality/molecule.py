@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
+from unnoise.core.constant import constant
 from unnoise.core.rng import Rng
 from unnoise.data.xyz import SYMBOLS, write_xyz
 from unnoise.errors import UserError
@@ -121,7 +122,7 @@ class Molecules:
 
     def _table(self, like: Tensor) -> Tensor:
         """[K + 1] atomic numbers by token, 0 for padding and for the mask token."""
-        return torch.tensor([*self.elements, 0], dtype=like.dtype, device=like.device)
+        return constant((*self.elements, 0), like.dtype, like.device)
 
 
 def _name(z: float) -> str:

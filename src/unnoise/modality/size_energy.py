@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
+from unnoise.core.constant import constant
 from unnoise.core.denoiser import Cond
 from unnoise.core.level import exact
 from unnoise.core.rng import Rng
@@ -130,8 +131,8 @@ class SizeEnergy:
 
     def _moments(self, size: Tensor) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         """Mean and std of the energies of these sizes; beyond the tables those of the nearest."""
-        tables = torch.tensor([self.means, self.stds], dtype=exact(size.device), device=size.device)
-        mean, std = tables[:, (size - self.first).clamp(0, len(self.counts) - 1)]
+        entry = (size - self.first).clamp(0, len(self.counts) - 1)
+        mean, std = (constant(table, exact(size.device), size.device)[entry] for table in (self.means, self.stds))
         return mean, std
 
     def _draw_size(self, energy: Tensor | None, rng: Rng) -> Int64[Tensor, " n"]:

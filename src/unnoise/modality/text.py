@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int64, Shaped
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
+from unnoise.core.constant import constant
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 
@@ -79,7 +81,7 @@ class Characters:
 
     def decode(self, x: Int64[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None = None) -> Int64[Tensor, "b n"]:
         """Tokens as code points: U+FFFD where a token is masked, 0 where there is none (mask False)."""
-        codes = torch.cat([self._codes(x.device), x.new_tensor([UNKNOWN])])
+        codes = F.pad(self._codes(x.device), (0, 1), value=UNKNOWN)
         raw = codes[x.clamp(0, self.size)]
         return raw if mask is None else torch.where(mask, raw, 0)
 
@@ -127,7 +129,7 @@ class Characters:
         return sheet
 
     def _codes(self, device: torch.device) -> Int64[Tensor, " v"]:
-        return torch.tensor([ord(c) for c in self.alphabet], dtype=torch.int64, device=device)
+        return constant(tuple(map(ord, self.alphabet)), torch.int64, device)
 
 
 def _wrapped(text: str) -> list[str]:

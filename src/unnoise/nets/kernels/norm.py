@@ -47,8 +47,9 @@ def eager(
         dropout: probability with which an element becomes 0; the others are divided by 1 - dropout.
     """
     h = x
-    if h.device.type == "cpu" and h.dtype in (torch.bfloat16, torch.float16):
-        # On a CPU a norm in half precision is several times slower than one in full, casts included.
+    if h.dtype in (torch.bfloat16, torch.float16) and (h.device.type == "cpu" or weight.dtype != h.dtype):
+        # On a CPU a norm in half precision is several times slower than one in full, casts included; elsewhere torch
+        # refuses to mix x in half precision with parameters in full, but for autocast, which does the same as this.
         h, weight, bias = h.float(), weight.float(), bias.float()
     h = F.group_norm(h if add is None else h + add, groups, weight, bias, eps)
     if scale is not None:
