@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--precision")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--capture", action="store_true")
-    parser.add_argument("--kernels", choices=["fused", "eager"], default="eager")
+    parser.add_argument("--kernels", choices=["auto", "eager", "fused"], default="auto")
     parser.add_argument("--average", type=float, help="relative width of the average, in the place of the recipe's")
     parser.add_argument("--autoguidance", type=float, nargs="+", help="scales, the recipe's by default; 1 is off")
     parser.add_argument("--weaker", type=float, nargs="+", help="shares of a point's samples, the recipe's by default")

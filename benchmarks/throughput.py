@@ -304,8 +304,9 @@ def measure(make: Callable[[], Program], seconds: float, device: torch.device) -
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
     program = make()
+    wait(device)
+    began = time.perf_counter()
     program.step()
     wait(device)
     first = time.perf_counter() - began

@@ -197,9 +197,13 @@ def test_what_the_kernel_does_not_take_goes_the_eager_way(taken: None) -> None:
 
 
 def test_the_choice_is_the_users() -> None:
+    x = torch.zeros(1)
+    assert [kernels.wanted(z) for z in (x, x.to(DEVICE))] == [False, DEVICE.type == "cuda"]
     with kernels.using("eager"):
-        assert not kernels.wanted()
-    with pytest.raises(ValueError, match="one of fused, eager, got 'fast'"), kernels.using("fast"):  # type: ignore[arg-type]
+        assert not kernels.wanted(x.to(DEVICE))
+    with kernels.using("fused"):
+        assert kernels.wanted(x)
+    with pytest.raises(ValueError, match="one of auto, eager, fused, got 'fast'"), kernels.using("fast"):  # type: ignore[arg-type]
         pass
     bad = subprocess.run(
         [sys.executable, "-c", "import unnoise.nets"],
@@ -208,7 +212,7 @@ def test_the_choice_is_the_users() -> None:
         text=True,
         check=False,
     )
-    assert bad.returncode != 0 and "(UNNOISE_KERNELS) are one of fused, eager, got 'fast'" in bad.stderr
+    assert bad.returncode != 0 and "(UNNOISE_KERNELS) are one of auto, eager, fused, got 'fast'" in bad.stderr
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

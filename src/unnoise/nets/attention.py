@@ -29,7 +29,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
         mask = back if mask is None else (back & mask) | torch.eye(len(back), dtype=torch.bool, device=q.device)
     # A CPU multiplies matrices in bfloat16 several times faster than its fused kernel, which computes in float32.
     quick = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] * k.shape[2] <= 2**20 and not causal
-    if tangents or quick:  # the fused kernels have no forward-mode derivative
+    # A GPU's fused kernel takes long over the derivatives of wide heads.
+    few = q.shape[2] * k.shape[2] <= 2**16
+    wide = q.is_cuda and q.shape[3] > 128 and few and torch.is_grad_enabled() and not causal
+    if tangents or quick or wide:  # the fused kernels have no forward-mode derivative
         scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
         out = (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(dim=-1) @ v
     else:

@@ -69,7 +69,7 @@ def apart(layer: Any, h: Tensor) -> tuple[Tensor, Tensor | None]:
 
     Where no kernel does that, the convolution adds it as ever, and there is None.
     """
-    if layer.bias is None or not kernels.wanted() or dual(h):
+    if layer.bias is None or h.ndim != 4 or not kernels.wanted(h) or dual(h):
         return layer(h), None
     return layer._conv_forward(h, layer.weight, None), layer.bias.view(1, -1, *(1,) * (h.ndim - 2))
 
@@ -110,7 +110,7 @@ class GroupNorm(nn.GroupNorm):
         given: dict[str, Any] = {"add": add, "scale": scale, "shift": shift, "silu": silu, "dropout": dropout}
         rows = [r for r in (add, scale, shift) if r is not None]
         tangents = any(dual(z) for z in (h, *rows))
-        if not tangents and kernels.wanted() and norm.fits(h, *rows):
+        if not tangents and kernels.wanted(h) and norm.fits(h, *rows):
             return norm.fused(h, self.weight, self.bias, self.num_groups, self.eps, **given)
         if tangents:  # torch's forward-mode derivative does not know channels_last
             h = h.clone(memory_format=torch.contiguous_format)
@@ -140,6 +140,29 @@ def merge(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:
     Source: Song et al. 2021, arXiv 2011.13456, appendix H.
     """
     return (skip + branch) * math.sqrt(0.5) if rescale else skip + branch
+
+
+def join(h: Tensor, skip: Tensor) -> Tensor:
+    """h and what a skip connection brings, one above the other: [B, C, *spatial], [B, D, *spatial] -> [B, C + D, ..].
+
+    The gradient of h is a part of that of both, with gaps in memory, and three convolutions would each copy it: it is
+    made dense once.
+    """
+    if h.ndim == 4 and h.requires_grad and torch.is_grad_enabled() and not dual(h):
+        h = _Dense.apply(h)  # type: ignore[no-untyped-call]
+    return torch.cat([h, skip], dim=1)
+
+
+class _Dense(torch.autograd.Function):
+    """The identity, whose gradient lies dense in memory, channels innermost."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous(memory_format=torch.channels_last)
 
 
 def shrink(h: Tensor, strides: Sequence[int]) -> Tensor:

@@ -8,7 +8,19 @@ from torch import Tensor, nn
 
 from unnoise.nets.attention import CrossAttention, SelfAttention
 from unnoise.nets.embedding import Embedding, check_conditions, fourier_features
-from unnoise.nets.layers import Chain, Downsample, Given, Upsample, channels_last, conv, crop, group_norm, pad, zero
+from unnoise.nets.layers import (
+    Chain,
+    Downsample,
+    Given,
+    Upsample,
+    channels_last,
+    conv,
+    crop,
+    group_norm,
+    join,
+    pad,
+    zero,
+)
 from unnoise.nets.residual import ResidualBlock
 
 RESERVED = {"vector", "context", "context_mask", "image"}
@@ -203,7 +215,7 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle(h, given)
         for stage in self.up:
-            h = stage(torch.cat([h, skips.pop()], dim=1), given)
+            h = stage(join(h, skips.pop()), given)
         return crop(self.head(self.head_norm(h, silu=True)), sizes)
 
     def _levels(self, c_noise: Tensor, x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Fused kernels, each behind the layer that uses it and beside the eager code that it stands in for.
 
-A layer asks `wanted()` and calls one or the other. The environment variable UNNOISE_KERNELS chooses for a process,
-`using` for a block of code: "eager", the default, or "fused", which takes the kernels wherever their arguments fit and
-needs Triton (on a CPU its interpreter: TRITON_INTERPRET=1). The results differ by rounding, and dropout draws other
-masks. Kernels become the default on GPUs when they have been measured there.
+A layer asks `wanted` and calls one or the other. The environment variable UNNOISE_KERNELS chooses for a process,
+`using` for a block of code: "auto", the default, takes the kernels on CUDA devices where Triton is installed, "eager"
+never does, which spares the seconds in which they are compiled for the first time, "fused" always, which needs Triton
+(on a CPU its interpreter: TRITON_INTERPRET=1). The results differ by rounding, and dropout draws other masks.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal, get_args
 
-Choice = Literal["fused", "eager"]
+from torch import Tensor
 
-_choice = os.environ.get("UNNOISE_KERNELS", "eager")
+Choice = Literal["auto", "eager", "fused"]
+
+_choice = os.environ.get("UNNOISE_KERNELS", "auto")
+_installed = find_spec("triton") is not None
 
 
 def _check(choice: str) -> None:
@@ -42,6 +46,6 @@ def using(choice: Choice) -> Iterator[None]:
         _choice = before
 
 
-def wanted() -> bool:
-    """Whether a layer is to take its fused kernel."""
-    return _choice == "fused"
+def wanted(x: Tensor) -> bool:
+    """Whether a layer is to take its fused kernel for x."""
+    return _choice == "fused" or (_choice == "auto" and x.is_cuda and _installed)
