@@ -260,9 +260,7 @@ def programs(shape: Shape, device: torch.device) -> dict[str, Callable[[], Progr
     ours: dict[str, dict[str, Any]] = {f"eager, {name}": {}, f"compiled, {name}": {"compiled": True}}
     if half:
         ours |= {
-            "eager, kernels, bf16": {"fused": True},
             "eager, kernels, captured, bf16": {"fused": True, "captured": True},
-            "compiled, kernels, bf16": {"fused": True, "compiled": True},
             "compiled, kernels, captured, bf16": {"fused": True, "compiled": True, "captured": True},
         }
     else:  # where the processor multiplies in bfloat16 this is what a user would take
@@ -398,6 +396,16 @@ def main() -> None:
         else:
             found.setdefault(name, []).append(figures)
             print(f"{name}: {figures['trained_per_second']:,.0f} trained/s", flush=True)
+        if o.out:  # after each, so that a run that is stopped keeps what it has
+            write(o, device, top, summed_up(found, top), notes)
+    print("\n" + " ".join([f"{'program':56}", *(f"{head:>10}" for _, head, _ in TABLE)]))
+    for r in summed_up(found, top):
+        cells = ["" if r[k] is None else format(r[k] * factor, ",.5g") for k, _, factor in TABLE]
+        print(" ".join([f"{r['program']:56}", *(f"{cell:>10}" for cell in cells)]))
+
+
+def summed_up(found: dict[str, list[dict[str, float]]], top: float) -> list[dict[str, Any]]:
+    """Medians over rounds."""
     rows = []
     for name, several in found.items():
         row: dict[str, Any] = {k: statistics.median(f[k] for f in several) for k in several[0]}
@@ -407,10 +415,12 @@ def main() -> None:
         rows.append(
             {"program": name, **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}}
         )
-    print("\n" + " ".join([f"{'program':56}", *(f"{head:>10}" for _, head, _ in TABLE)]))
-    for r in rows:
-        cells = ["" if r[k] is None else format(r[k] * factor, ",.5g") for k, _, factor in TABLE]
-        print(" ".join([f"{r['program']:56}", *(f"{cell:>10}" for cell in cells)]))
+    return rows
+
+
+def write(
+    o: argparse.Namespace, device: torch.device, top: float, rows: list[dict[str, Any]], notes: dict[str, str]
+) -> None:
     result = {
         "command": " ".join(["python", *sys.argv]),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
@@ -423,9 +433,8 @@ def main() -> None:
         "rows": rows,
         "left_out": notes,
     }
-    if o.out:
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        o.out.write_text(json.dumps(result, indent=1) + "\n")
+    o.out.parent.mkdir(parents=True, exist_ok=True)
+    o.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
