@@ -43,6 +43,20 @@ def test_odd_sizes_are_those_of_the_padded_input(unet: Make) -> None:
     torch.testing.assert_close(net(x, c), crop(net(padded, c), (7, 9)))
 
 
+def test_blocks_of_each_level(unet: Make) -> None:
+    def at(net: UNet) -> dict[int, int]:
+        sizes: dict[int, int] = {}
+        for m in net.modules():
+            if hasattr(m, "conv_out"):
+                m.register_forward_hook(lambda _, __, h: sizes.update({h.shape[-1]: sizes.get(h.shape[-1], 0) + 1}))
+        net(torch.randn(1, 2, 8, 8), torch.rand(1))
+        return sizes
+
+    # One way, one more back, and two in the middle.
+    assert at(unet(blocks=(1, 3), resample="strided")) == {8: 1 + 2, 4: 3 + 4 + 2}
+    assert at(unet(blocks=2, resample="strided")) == at(unet(blocks=(2, 2), resample="strided")) == {8: 5, 4: 7}
+
+
 def test_gradient_reaches_every_parameter(unet: Make, everything: tuple) -> None:
     arguments, cond = everything
     for norm, resample in (("adaptive", "block"), ("additive", "strided")):
@@ -176,6 +190,7 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
         "dropout": (0.0, 0.1),
         "head_width": 2,
         "octaves": (7, 8),
+        "blocks": (1, 3),
     }
     net = UNet(**given, **arguments)
     names = list(inspect.signature(UNet).parameters)
@@ -190,6 +205,8 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
     [
         ({"attention": (3,)}, "downsampling factors"),
         ({"dropout": (0.1,)}, "one probability a level"),
+        ({"blocks": (1,)}, "blocks needs a number >= 1, or one for each of 2 levels, got \\(1,\\)"),
+        ({"blocks": 0}, "blocks needs a number >= 1"),
         ({"head_width": 3}, "heads of 3"),
         ({"strides": (2,)}, "one factor for each of 2 axes"),
         ({"norm": "layer"}, "norm must be"),

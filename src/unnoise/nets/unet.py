@@ -44,7 +44,7 @@ class UNet(nn.Module):
         dims: spatial axes of x: 1, 2 or 3.
         width: channels that the multipliers multiply; even.
         multipliers: level i has int(width multipliers[i]) channels.
-        blocks: residual blocks a level.
+        blocks: residual blocks a level, one number or one for each: (1, 3, 3) works where pictures are small.
         attention: downsampling factors 1, 2, 4, ... 2^(L-1) of the levels that attend (level i has factor 2^i).
         middle_attention: whether the middle attends; it may be too dear for videos.
         head_width: channels a head; None: one head.
@@ -77,7 +77,7 @@ class UNet(nn.Module):
         dims: int = 2,
         width: int = 128,
         multipliers: Sequence[float] = (1, 2, 2, 2),
-        blocks: int = 2,
+        blocks: int | Sequence[int] = 2,
         attention: Sequence[int] = (2,),
         middle_attention: bool = True,
         head_width: int | None = 64,
@@ -96,7 +96,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.out_channels, self.dims = channels, out_channels, dims
-        self.width, self.multipliers, self.blocks = width, tuple(multipliers), blocks
+        self.width, self.multipliers = width, tuple(multipliers)
+        self.blocks = blocks if isinstance(blocks, int) else tuple(blocks)
         self.attention, self.middle_attention, self.head_width = tuple(attention), middle_attention, head_width
         self.norm, self.resample, self.skip_rescale = norm, resample, skip_rescale
         self.strides = None if strides is None else tuple(strides)
@@ -121,7 +122,7 @@ class UNet(nn.Module):
             if level > 0:
                 self.down.append(self._resampling("down", now, level))
                 skips.append(now)
-            for _ in range(blocks):
+            for _ in range(self._blocks[level]):
                 self.down.append(self._stage(now, level))
                 skips.append(now := widths[level])
 
@@ -131,10 +132,12 @@ class UNet(nn.Module):
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
-            for i in range(blocks + 1):
+            for i in range(self._blocks[level] + 1):
                 stage = self._stage(now + skips.pop(), level)
                 now = widths[level]
-                if i == blocks and level > 0:  # within the last stage, so that each stage takes exactly one skip
+                if (
+                    i == self._blocks[level] and level > 0
+                ):  # within the last stage, so that each stage takes exactly one skip
                     stage.extend(self._resampling("up", now, level - 1))
                 self.up.append(stage)
         self.head_norm = group_norm(now)
@@ -150,6 +153,10 @@ class UNet(nn.Module):
     @property
     def _widths(self) -> list[int]:
         return [int(self.width * m) for m in self.multipliers]
+
+    @property
+    def _blocks(self) -> tuple[int, ...]:
+        return (self.blocks,) * len(self.multipliers) if isinstance(self.blocks, int) else self.blocks
 
     @property
     def _strides(self) -> tuple[int, ...]:
@@ -238,6 +245,8 @@ class UNet(nn.Module):
         factors = {2**level for level in range(levels)}
         if not set(self.attention) <= factors:
             raise ValueError(f"attention names downsampling factors out of {sorted(factors)}, got {self.attention}")
+        if len(self._blocks) != levels or min(self._blocks) < 1:
+            raise ValueError(f"blocks needs a number >= 1, or one for each of {levels} levels, got {self.blocks}")
         if isinstance(self.dropout, tuple) and len(self.dropout) != levels:
             raise ValueError(f"dropout needs one probability a level, {levels} in all, got {self.dropout}")
         if len(self._strides) != self.dims:
