@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import recipes
 from unnoise.data.stream import batches
-from unnoise.model import _SEED, Model
+from unnoise.model import Model
 from unnoise.nets import kernels
 from unnoise.runtime import PRECISIONS, Runtime, pick_device
 from unnoise.sample import Euler
@@ -132,8 +132,6 @@ class Ours(Program):
         self.c = torch.full((self.batch,), 0.5, device=device)
         parts = self.state.components
         self.model = Model(self.denoiser, parts["codec"], parts["process"], None, self.recipe.sampling)
-        self.settings = self.model.settings(Euler(), STEPS)
-        self.recorded: Any = None
 
     def step(self) -> None:
         self.net.train()
@@ -153,11 +151,7 @@ class Ours(Program):
     def sample(self) -> int:
         self.net.eval()
         with kernels.using(self.kernels):
-            if self.captured:
-                self.recorded = self.recorded or self.model._recorded(self.batch, self.settings)
-                self.recorded({_SEED: torch.arange(self.batch, device=self.device)})
-            else:
-                self.model.sample(self.batch, batch=self.batch, steps=STEPS, sampler=Euler())
+            self.model.sample(self.batch, batch=self.batch, steps=STEPS, sampler=Euler(), captured=self.captured)
         return STEPS
 
 
