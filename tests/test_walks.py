@@ -14,11 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from unnoise.cli import main
+from unnoise.data import Digits
+from unnoise.evaluation import Evaluation
+from unnoise.export import export
 from unnoise.modality import Image
 from unnoise.model import Model
 from unnoise.nets import kernels
 from unnoise.sample import Ancestral, Euler
 from unnoise.system import System
+from unnoise.trial import CHUNK, Trial
 
 RUN, RECORD, REPLAY = "run", "record", "replay"
 
@@ -213,8 +218,79 @@ def test_what_is_not_finite_is_refused_in_a_replay_too(model: Model, tapes: Tape
     assert tapes.since() == [RUN, RECORD, REPLAY]
 
 
+# Whoever samples piece by piece ---------------------------------------------------------------------------------------
+
+
+def test_files_are_written_with_one_recording(model: Model, tapes: Tapes, tmp_path: Path) -> None:
+    (file,) = export(model, tmp_path / "x.npz", 9, batch=2, quiet=True, captured=True)
+    assert tapes.since() == [RUN, RECORD, REPLAY, REPLAY]
+    with np.load(file) as archive:
+        assert same(archive["x"], model.sample(9))
+
+
+@pytest.mark.parametrize(("batch", "chunk"), [(256, CHUNK), (1000, 2000), (3000, 3000), (7, 147 * 7)])
+def test_a_trial_draws_whole_batches(batch: int, chunk: int) -> None:
+    counts: list[int] = []
+
+    class Counted:
+        """Which notes how many it is asked for."""
+
+        conditioner = None
+
+        def sample(self, n: int, seed: int, **settings: Any) -> Any:
+            counts.append(n)
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Trial(10_000, settings={"batch": batch}).samples(Counted())
+    assert counts == [chunk] and chunk % batch == 0
+
+
+def test_a_trial_records_once(model: Model, tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unnoise.trial.CHUNK", 4)
+    train = Digits().load().train
+    drawn = [
+        Trial(13, repeats=2, settings={"batch": 3, "captured": c}).samples(model, i, like=train)
+        for c in (False, True)
+        for i in range(2)
+    ]
+    assert tapes.since() == [RUN, RECORD] + [REPLAY] * 6
+    assert same(drawn[0], drawn[2]) and same(drawn[1], drawn[3])
+
+
 def test_each_stage_of_a_system_keeps_its_own(tiny: Path, tapes: Tapes) -> None:
     system = System({"a": Model.load(tiny), "b": Model.load(tiny)}, links=[])
     for _ in range(2):
         system.sample(2, batch=2, steps=1, captured=True)
     assert tapes.since() == [RUN, RUN, RECORD, RECORD] and tapes.alive == 2
+
+
+def test_the_command_line_asks_for_it(
+    tiny: Path, tapes: Tapes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {}
+    for capture in ((), ("--capture",)):
+        out, on = tmp_path / f"{len(capture)}", ["--device", "cpu", *capture]
+        few = ["-n", "512", "--steps", "1", "-s", "judge.halves=false", "-s", "judge.compared=100"]
+        assert main(["sample", str(tiny), "-n", "7", "--batch", "2", "--steps", "1", "--out", f"{out}.npz", *on]) == 0
+        assert main(["evaluate", str(tiny), "--out", str(out), *few, *on]) == 0
+        made[capture] = Evaluation.read(out)
+        assert ("--capture" in (out / "report.html").read_text()) == bool(capture)
+    assert tapes.since() == [RUN, RECORD, REPLAY, RUN, RECORD]
+    plain, captured = made.values()
+    assert captured.measured == plain.measured and captured.hash == plain.hash
+    for a, b in zip(captured.figures, plain.figures, strict=True):
+        assert a.samples == pytest.approx(b.samples, abs=0.02 * abs(b.samples) + 1e-3)
+
+
+def test_it_is_refused_elsewhere_before_anything_is_written(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("sample", "evaluate"):
+        arguments = [command, str(tiny), "--out", str(tmp_path / "out"), "--device", "cpu", "--capture"]
+        assert main(arguments) == 2
+        assert capsys.readouterr() == (
+            "",
+            "unnoise: --capture records CUDA graphs, and the device is cpu: leave it out\n",
+        )
+    assert not list(tmp_path.iterdir())

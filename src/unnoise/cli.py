@@ -200,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="SHARE",
             help="of --autoguidance: by the network as it was after this share of its training (default: the recipe's)",
         )
+        command.add_argument(
+            "--capture", action=argparse.BooleanOptionalAction, default=False, help="replay batches as a CUDA graph"
+        )
     for command in (train, resume, sample, evaluate):
         command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     for command in (resume, join, sample, evaluate, info):
@@ -300,7 +303,10 @@ def _weights(o: argparse.Namespace) -> Any:
 
 def _model(o: argparse.Namespace, device: Any) -> Any:
     from unnoise import system
+    from unnoise.capture import require_cuda
 
+    if o.capture:
+        require_cuda(device)
     weights = _weights(o)
     weaker = True if o.weaker is None and o.autoguidance not in (None, 1) else o.weaker
     model = system.load(o.run, weights=weights, device=device, types=_types(o), weaker=weaker)
@@ -356,7 +362,7 @@ def _sample(o: argparse.Namespace) -> None:
     cond = _conditions(o.cond)
     out = o.out or (o.run / "out" if (o.run / "latest").is_file() else Path("out"))  # checkpoints are pruned
     quiet = not sys.stderr.isatty()
-    settings |= {"deterministic": o.deterministic}
+    settings |= {"deterministic": o.deterministic, "captured": o.capture}
     try:
         files = export(model, out, o.n, seed=o.seed, batch=o.batch, quiet=quiet, cond=cond, **settings)
     except KeyboardInterrupt:
@@ -433,7 +439,8 @@ def _evaluate(o: argparse.Namespace) -> None:
         data, out = recipe.data.load(), o.out or o.run
         out.mkdir(parents=True, exist_ok=True)
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
-        trial = Trial(o.n or judge.count, o.repeats, o.seed, settings, say, run)
+        given = {**settings, "captured": True} if o.capture else settings
+        trial = Trial(o.n or judge.count, o.repeats, o.seed, given, say, run)
         found = measure(model, judge, data, trial)
         found = replace(found, measured={**found.measured, "set": o.set})
         if o.history:
