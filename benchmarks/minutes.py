@@ -39,7 +39,8 @@ from unnoise.optim import Trapezoid, snapshot_due
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 from unnoise.trial import Trial
 
 SEED = 50_000_000

@@ -43,7 +43,8 @@ from unnoise.nets import kernels
 from unnoise.runtime import PRECISIONS, Runtime, pick_device
 from unnoise.sample import Euler
 from unnoise.spec import Build
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 PICTURES, STEPS = 50_000, 20
 TABLE = (

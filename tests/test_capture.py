@@ -37,7 +37,8 @@ from unnoise.model import Model
 from unnoise.optim import Muon
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 from unnoise.trained import Trained
 from unnoise.walks import SEED
 

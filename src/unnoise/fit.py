@@ -39,7 +39,8 @@ from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device, whole
 from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import build, describe
-from unnoise.train import Progress, State, check_capturable, train
+from unnoise.state import State
+from unnoise.train import Progress, check_capturable, train
 from unnoise.version import __version__
 
 MEASURED = 0.05

@@ -30,7 +30,7 @@ from unnoise.errors import UserError
 from unnoise.evaluate import loss_by_level
 from unnoise.judges import Classifier
 from unnoise.log import read_lines
-from unnoise.train import State
+from unnoise.state import State
 
 COUNT = 37
 

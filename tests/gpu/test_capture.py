@@ -17,7 +17,8 @@ from unnoise.nets import UNet, kernels
 from unnoise.override import override
 from unnoise.runtime import Runtime
 from unnoise.sample import Ancestral, Heun
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 GPU = torch.device("cuda")
