@@ -36,7 +36,8 @@ from unnoise.data.home import find
 from unnoise.data.loader import EACH, default_workers
 from unnoise.data.stream import batches
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ from unnoise.optim import Trapezoid, snapshot_due
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 from unnoise.trial import Trial
 
 SEED = 50_000_000
@@ -141,7 +142,7 @@ def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
 
 
 def measured(trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace) -> dict[str, Any]:
-    """The judge's figures of averaged weights, and the seconds that sampling took."""
+    """The judge's figures of averaged weights, and the seconds that sampling took for all repeats."""
     recipe, state = trunk.recipe, trunk.state
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
@@ -150,10 +151,11 @@ def measured(trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse
         state.averaged(trunk.average),
         torch.compiler.set_stance("force_eager" if o.compile else "default"),
     ):
-        began = time.perf_counter()
-        trial.samples(trunk.model(sampling), 0, like=trunk.data.train)
+        model, began = trunk.model(sampling), time.perf_counter()
+        for i in range(repeats):
+            trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these
         seconds = time.perf_counter() - began
-        figures = recipe.judge(trunk.model(sampling), trunk.data, replace(trial))
+        figures = recipe.judge(model, trunk.data, trial)
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
     return {"samples": n, "repeats": repeats, **way, "sampling_seconds": seconds, "figures": as_json(figures)}
 

@@ -22,7 +22,8 @@ from unnoise.core.density import uniforms
 from unnoise.core.rng import Rng
 from unnoise.data.stream import batches
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 
 def median_ms(f: Callable[[], object], device: torch.device, repeats: int) -> float:

@@ -30,7 +30,8 @@ from unnoise.optim import AdamW, Muon, hidden_matrices
 from unnoise.override import override
 from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 MARKS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the run after which the held-out loss is taken."""

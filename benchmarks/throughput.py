@@ -38,12 +38,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import recipes
 from unnoise.data.stream import batches
-from unnoise.model import _SEED, Model
+from unnoise.model import Model
 from unnoise.nets import kernels
 from unnoise.runtime import PRECISIONS, Runtime, pick_device
 from unnoise.sample import Euler
 from unnoise.spec import Build
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 PICTURES, STEPS = 50_000, 20
 TABLE = (
@@ -132,8 +133,6 @@ class Ours(Program):
         self.c = torch.full((self.batch,), 0.5, device=device)
         parts = self.state.components
         self.model = Model(self.denoiser, parts["codec"], parts["process"], None, self.recipe.sampling)
-        self.settings = self.model.settings(Euler(), STEPS)
-        self.recorded: Any = None
 
     def step(self) -> None:
         self.net.train()
@@ -153,11 +152,7 @@ class Ours(Program):
     def sample(self) -> int:
         self.net.eval()
         with kernels.using(self.kernels):
-            if self.captured:
-                self.recorded = self.recorded or self.model._recorded(self.batch, self.settings)
-                self.recorded({_SEED: torch.arange(self.batch, device=self.device)})
-            else:
-                self.model.sample(self.batch, batch=self.batch, steps=STEPS, sampler=Euler())
+            self.model.sample(self.batch, batch=self.batch, steps=STEPS, sampler=Euler(), captured=self.captured)
         return STEPS
 
 

@@ -21,7 +21,8 @@ from unnoise.evaluate import judged
 from unnoise.model import Model
 from unnoise.override import override
 from unnoise.runtime import Runtime, pick_device
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 BASE = ["samples=64000", "model.net.width=32"]
 SETTINGS = {

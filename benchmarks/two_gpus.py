@@ -36,7 +36,8 @@ from unnoise.nets.published import adm
 from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, launch
 from unnoise.spec import Build, fields_of
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 CASES = [
     (network, processes, sharded)

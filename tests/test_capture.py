@@ -33,12 +33,14 @@ from unnoise.core.schedule import Linear, ScaledLinear, Table, ZeroTerminal
 from unnoise.core.weight import EdmWeight, Sigmoid
 from unnoise.data import Mirror
 from unnoise.modality import Molecules, Spectra, Waves
-from unnoise.model import _SEED, Model
+from unnoise.model import Model
 from unnoise.optim import Muon
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 from unnoise.trained import Trained
+from unnoise.walks import SEED
 
 META = torch.device("meta")
 SOURCE = str(Path(unnoise.sample.__file__).parents[1])
@@ -106,7 +108,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         name = f"_get_{kind}_kernels_supported_devices"
         monkeypatch.setattr(importlib.import_module(module), name, lambda: ["meta"])
     monkeypatch.setattr(Trained, "__call__", lambda self: recipes.load(self.recipe)[0].components()["model"])
-    monkeypatch.setattr("unnoise.model.Captured", lambda call, device, warm: call)
+    monkeypatch.setattr("unnoise.walks.Captured", lambda call, device, warm: call)
 
 
 def rows(parts: dict[str, Any], n: int) -> dict[str, Tensor]:
@@ -169,9 +171,9 @@ def test_a_walk_of_samples_uploads_nothing(name: str, sampler: Any) -> None:
     raw = rows(parts, 4)
     model = Model(parts["model"].eval(), parts["codec"], parts["process"], parts.get("conditioner"), recipe.sampling)
     model.to(META)
-    draw: Any = model._recorded(4, model.settings(sampler, steps=2))
+    draw: Any = model._walks(model.settings(sampler, steps=2)).recorded(4)
     cond = model._cond({k: v for k, v in raw.items() if k not in ("x", "position")}, raw["position"])
-    inputs = {_SEED: raw["position"].to(META), **cond}
+    inputs = {SEED: raw["position"].to(META), **cond}
     with uploads() as found:
         draw(inputs)
         found.clear()

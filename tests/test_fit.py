@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint, fit, recipes
+from unnoise import checkpoint, fit, recipes, session
 from unnoise.checkpoint import CheckpointError, locate, read
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.parameterization import Edm
@@ -107,7 +107,7 @@ SERVER = """
 import json, os, resource, signal, sys, traceback
 import sklearn.datasets, torch, torch._dynamo  # which every optimiser imports, in two seconds
 torch.set_num_threads(1)
-from unnoise import cli, evaluate, export, fit, info, recipes
+from unnoise import cli, evaluate, export, fit, info, recipes, session
 for line in sys.stdin:
     job = json.loads(line)
     if "wait" in job:
@@ -119,7 +119,7 @@ for line in sys.stdin:
         try:
             out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1), os.dup2(out, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            fit.SAVE_EVERY = job["every"]
+            session.SAVE_EVERY = job["every"]
             if job["room"]:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (job["room"], job["room"]))
@@ -207,7 +207,7 @@ def test_a_run_that_went_on_is_the_run_that_was_not_stopped(
     order of data, the log, snapshots and pictures. With every=0 the last checkpoint lies within a line of the log."""
     recipe = digits(log_every="4")
     fit.start(recipe, tmp_path / "a", RUN, samples=320)
-    monkeypatch.setattr(fit, "SAVE_EVERY", every)
+    monkeypatch.setattr(session, "SAVE_EVERY", every)
     for name, stop in (("b", 192), ("c", 16 * 4)):
         with pytest.raises(Dead):
             fit.start(recipe, tmp_path / name, RUN, samples=320, loggers=[Fatal(stop)])
@@ -361,7 +361,7 @@ def test_the_log_says_what_happened(tmp_path: Path) -> None:
         assert len(line["loss_by_logsnr"]) == len(line["held_out_by_logsnr"]) == 10
         assert line["lr"] == recipe.optim.lr_at(line["seen"], 160) and line["skipped"] == 0
     assert log[1]["loss"] < log[0]["loss"] and log[0]["seconds"] < log[1]["seconds"]
-    assert len(list((tmp_path / "a" / "samples").iterdir())) == fit.PREVIEWS
+    assert len(list((tmp_path / "a" / "samples").iterdir())) == session.PREVIEWS
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
@@ -523,7 +523,7 @@ def test_a_run_that_explodes_ends_and_its_last_checkpoint_is_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pitfall 2, end to end: the layer is named, what was saved is loaded and sampled."""
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(session, "SAVE_EVERY", 0.0)
     model = Build(Preconditioned, net=Build(Explosive), parameterization=Edm())
     recipe = replace(digits(optim__rate="Constant", patience="4"), model=model, conditioner=None)
     with pytest.raises(NonFinite, match=r"\d+ steps in a row .*'model\.net\.burst'"):
@@ -659,7 +659,7 @@ def test_a_width_is_made_of_a_run_that_was_stopped(tmp_path: Path) -> None:
     """Not only of a finished one: its last checkpoint lies between two snapshots, and is one itself."""
     for name, widths in (("a", "0.05,0.1"), ("b", "0.05,0.1,0.075")):
         recipe = digits(widths=widths, log_every="54", optim__rate="Constant")
-        with pytest.raises(fit.Interrupted):
+        with pytest.raises(session.Interrupted):
             fit.start(recipe, tmp_path / name, RUN, samples=160_000, loggers=[Stop(16 * 54)])
         assert locate(tmp_path / name).name == str(16 * 54)
     assert not (tmp_path / "a" / "ema" / f"{16 * 54}.safetensors").exists()
@@ -712,7 +712,7 @@ def test_two_processes_go_on_where_one_stood(whole_dry: Path, tmp_path: Path) ->
     run = tmp_path / "a"
     recipe = digits(**DRY)
     with pytest.raises(Dead), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "SAVE_EVERY", 0.0)
+        patch.setattr(session, "SAVE_EVERY", 0.0)
         fit.start(recipe, run, RUN, samples=960, loggers=[Fatal(640)])
     assert locate(run).name == "624"
     done = subprocess.run(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from unnoise import cli
+from unnoise.commands import conditions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -90,7 +91,7 @@ def understood(o: argparse.Namespace) -> None:
     if getattr(o, "sampler", None):
         assert type(parse(o.sampler, Sampler, sample.Heun(), "--sampler")).__name__ in sample.__all__
     if getattr(o, "cond", None):
-        assert cli._conditions(o.cond)
+        assert conditions(o.cond)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(map(is_python, blocks(p)))], ids=lambda p: p.name)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint, fit
+from unnoise import checkpoint, fit, session
 from unnoise.checkpoint import CheckpointError, contents_of, locate, read
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma
@@ -144,7 +144,7 @@ def three(folder: Path, run: Runtime) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    fit.SAVE_EVERY = 0.0  # in every eighth step, which here is the last: it is saved once
+    session.SAVE_EVERY = 0.0  # in every eighth step, which here is the last: it is saved once
     with launch("cpu") as run:
         found = {2: two, 3: three}[run.world](folder, run)
         (folder / f"{run.world}-{run.rank}.json").write_text(json.dumps(found))

@@ -38,7 +38,8 @@ from unnoise.optim import AdamW, Cosine, Muon, Trapezoid
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime, default_precision, launch, whole
 from unnoise.spec import Build
-from unnoise.train import NonFinite, Progress, State, train
+from unnoise.state import State
+from unnoise.train import NonFinite, Progress, train
 
 CPU = torch.device("cpu")
 CODEC = Image(shape=(1, 8, 8), low=0, high=16)

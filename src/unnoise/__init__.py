@@ -23,8 +23,8 @@ from unnoise.recipe import Phase, Recipe, Sampling
 from unnoise.runtime import Runtime
 from unnoise.samples import Samples
 from unnoise.spec import Build
+from unnoise.state import State
 from unnoise.system import System
-from unnoise.train import State
 from unnoise.trained import Trained
 from unnoise.version import __version__
 

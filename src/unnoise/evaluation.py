@@ -22,6 +22,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Comparison, Figure, as_json, compare
 from unnoise.model import Model, Weights
+from unnoise.recipe import SETTINGS
 from unnoise.spec import describe
 from unnoise.trained import earlier, snapshots
 from unnoise.trial import Judge, Trial
@@ -101,7 +102,7 @@ def measure(model: Model, judge: Judge, data: Dataset, trial: Trial) -> Evaluati
         "name": model.facts.get("name"),
         "seen": model.facts.get("seen"),
         "weights": model.facts.get("weights") or model.facts.get("average"),
-        "sampling": describe(model.settings(**trial.settings)),
+        "sampling": describe(model.settings(*(trial.settings.get(k) for k in SETTINGS))),
         "seed": trial.seed,
         "repeats": trial.repeats,
         "data": data.about,

@@ -16,6 +16,7 @@ from unnoise.checkpoint import replace_json
 from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError
 from unnoise.log import read_json
+from unnoise.recipe import SETTINGS
 from unnoise.samples import Samples, require_pictures
 from unnoise.spec import describe
 
@@ -74,7 +75,7 @@ def export(
         batch: samples at a time; the result does not depend on it.
         quiet: no progress bar.
         cond: conditions, see `Model.sample`.
-        settings: sampler, steps, guidance, autoguidance, deterministic.
+        settings: sampler, steps, guidance, autoguidance, deterministic, captured.
 
     Returns:
         The files, in order of seeds.
@@ -94,7 +95,7 @@ def export(
         raise UserError(f"{out} exists: choose another --out or remove it")
     home = out.with_name(out.name + ".parts") if single else out
     conditions = model.conditions(n, seed, cond)
-    chosen = model.settings(*(settings.get(k) for k in ("sampler", "steps", "guidance", "autoguidance")))
+    chosen = model.settings(*(settings.get(k) for k in SETTINGS))
     made = {
         "sampling": describe(chosen),
         "cond": {k: v if isinstance(v, str) else _listed(torch.as_tensor(v)) for k, v in cond.items()},

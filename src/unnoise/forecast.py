@@ -13,7 +13,7 @@ from unnoise.core.rng import Rng
 from unnoise.data.dataset import Dataset
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
-from unnoise.train import State
+from unnoise.state import State
 
 
 def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,28 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from unnoise import checkpoint, trained
-from unnoise.capture import Captured
+from unnoise.capture import require_cuda
 from unnoise.checkpoint import CheckpointError
 from unnoise.core.denoiser import Cond
 from unnoise.core.estimate import Estimate
-from unnoise.core.level import CLEAN, Level, over
+from unnoise.core.level import Level
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError, nearest
-from unnoise.guide import Autoguidance, Cfg, CfgEach, Interval, Known
 from unnoise.recipe import Guidance, Sampling
-from unnoise.sample.driver import plan_for, require_finite, sample, walk
+from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
-from unnoise.sample.plan import check_interval
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
-
-PRIOR, STEPS, COND, CODEC = range(4)
-"""What the randomness of a row is for."""
-
-_SEED = ".seed"
-"""Beside conditions, which have no dot in their names."""
+from unnoise.walks import CODEC, COND, Replay, Walks
 
 Weights = Literal["raw"] | float | None
 """Which weights: as trained, averaged at a relative width, or (None) averaged as the recipe says."""
@@ -67,6 +59,7 @@ class Model:
         self.sampling, self.facts = sampling, dict(facts or {})
         self.more: dict[str, Any] = {}
         """Further components of the run that it was loaded from, by name: a teacher."""
+        self._replay = Replay()
 
     @property
     def device(self) -> torch.device:
@@ -80,6 +73,7 @@ class Model:
 
     def to(self, device: torch.device | str) -> Model:
         """Move the weights; returns the model itself."""
+        self._replay.drop()
         for module in self.modules:
             module.to(device)
         return self
@@ -194,8 +188,9 @@ class Model:
                 the two networks together.
             batch: rows at a time.
             deterministic: evaluate the network row by row, which makes results independent of the batch to the bit.
-            captured: on CUDA, record the whole walk of a batch as one graph and replay it for the others of its size:
-                the same numbers, worth it from a few batches on.
+            captured: on CUDA, replay the walk of a whole batch as one graph: the same numbers. The first batch runs as
+                it is, the second is recorded, all later ones are replayed, those of later calls too. The model keeps
+                the last graph, with its memory, until it is moved or another is asked of it.
             cond: conditions: a number for all rows, a sequence that is run through again and again, or "all"; without
                 any, classes are uniform over seeds.
 
@@ -205,22 +200,22 @@ class Model:
         """
         if n < 0 or batch < 1:
             raise UserError(f"needs n >= 0 and batch >= 1, got n={n} and batch={batch}")
-        settings = self.settings(sampler, steps, guidance, autoguidance)
+        if captured:
+            require_cuda(self.device)
+        walks = self._walks(self.settings(sampler, steps, guidance, autoguidance))
         batch = 1 if deterministic else batch
         seeds, conditions = _seeds(n, seed), self.conditions(n, seed, cond)
-        recorded = self._recorded(batch, settings) if captured else None
         raws = []
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
-            cond_of_rows = self._cond({k: v[rows] for k, v in conditions.items()}, seeds[rows])
-            if recorded is not None and start + batch <= n:
-                x = recorded({_SEED: seeds[rows].to(self.device), **cond_of_rows})
-                require_finite(x)
+            said = self._cond({k: v[rows] for k, v in conditions.items()}, seeds[rows])
+            if captured and start + batch <= n:
+                x = self._replay(walks, seeds[rows], said)
             else:
-                *_, last = self._walk(seeds[rows], cond_of_rows, settings)
+                *_, last = walks.steps(seeds[rows], said)
                 x = last.x
-            raws.append(self._decode(x, cond_of_rows))
-        raw = torch.cat(raws) if raws else self._decode(self._blank(0), self._cond(conditions, seeds))
+            raws.append(self._decode(x, said))
+        raw = torch.cat(raws) if raws else self._decode(walks.blank(0), self._cond(conditions, seeds))
         return Samples(raw, seeds, conditions, self.codec)
 
     def inpaint(
@@ -265,7 +260,7 @@ class Model:
         y = self.codec.encode(clean, Rng.of(seeds, self.device).fold(CODEC))
         known = (y, self.codec.known(mask.to(self.device)))
         said = self._cond(conditions, seeds)
-        *_, last = self._walk(seeds, said, settings, known=known)
+        *_, last = self._walks(settings).steps(seeds, said, known=known)
         drawn = self._decode(last.x, said)
         return Samples(torch.where(mask.cpu(), raw.cpu(), drawn), seeds, conditions, self.codec)
 
@@ -283,7 +278,7 @@ class Model:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = _seeds(n, seed)
         said = self._cond(self.conditions(n, seed, cond), seeds)
-        yield from self._walk(seeds, said, self.settings(sampler, steps, guidance, autoguidance))
+        yield from self._walks(self.settings(sampler, steps, guidance, autoguidance)).steps(seeds, said)
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples on the way from one seed to another, along the great circle between their noises."""
@@ -292,8 +287,8 @@ class Model:
             raise UserError(
                 f"{settings.sampler} draws noise in every step, so that neighbours differ: use an ODE solver"
             )
-        rows, conditions = torch.tensor([first, last]), self.conditions(1, first, cond)
-        ends = self._noise(rows, settings, self._process({}))
+        walks, conditions = self._walks(settings), self.conditions(1, first, cond)
+        ends = walks.noise(torch.tensor([first, last]), {})
         if not isinstance(ends, Tensor) or not ends.is_floating_point():
             raise UserError("only states of one Gaussian tensor can be interpolated")
         ends = ends.double()
@@ -304,7 +299,7 @@ class Model:
         same = {k: v.expand(n) for k, v in conditions.items()}
         seeds = torch.full((n,), first)
         said = self._cond(same, seeds)
-        *_, step = self._walk(seeds, said, settings, x.float())
+        *_, step = walks.steps(seeds, said, x.float())
         return Samples(self._decode(step.x, said), seeds, same, self.codec)
 
     def settings(
@@ -346,55 +341,8 @@ class Model:
             return {}
         return dict(self.conditioner.ask(asked, _seeds(n, seed)))
 
-    def _walk(
-        self,
-        seeds: Tensor,
-        cond: Cond,
-        settings: Sampling,
-        x: Any = None,
-        known: tuple[Any, Any] | None = None,
-    ) -> Iterator[Step[Any]]:
-        rng, process = Rng.of(seeds, self.device), self._process(cond)
-        denoise = self._guided(settings, process)
-        if known is not None:
-            denoise = Known(denoise, process, *known)
-        x = self._noise(seeds, settings, process) if x is None else x
-        levels = settings.levels(self._interval)
-        yield from sample(settings.sampler, process, denoise, x, levels, rng.fold(STEPS), cond)
-
-    def _recorded(self, n: int, settings: Sampling) -> Captured:
-        """`_walk` for batches of n, from seeds and conditions to states, as one CUDA graph."""
-        blank, levels = self._blank(n), settings.levels(self._interval)
-        check_interval(levels, self._interval)
-        rows = plan_for(settings.sampler, levels, blank)
-
-        def draw(inputs: Mapping[str, Tensor]) -> Any:
-            cond = {k: v for k, v in inputs.items() if k != _SEED}
-            rng, process = Rng.of(inputs[_SEED]), self._process(cond)
-            denoise = self._guided(settings, process)
-            x = process.forward(blank, CLEAN, rows[0].src, rng.fold(PRIOR))
-            for step in walk(settings.sampler, process, denoise, x, rows, rng.fold(STEPS), cond):
-                x = step.x
-            return x
-
-        return Captured(draw, self.device, warm=1)
-
-    def _process(self, cond: Cond) -> Any:
-        """The process, bound to the mask among the conditions where there is one."""
-        if self.process is None:
-            raise UserError(f"{type(self.denoiser).__name__} is not a denoiser: there is nothing to sample")
-        return self.process.bind(cond["mask"]) if "mask" in cond else self.process
-
-    def _blank(self, n: int) -> Any:
-        blank = self.codec.blank(n)
-        if isinstance(blank, Mapping):
-            return {k: v.to(self.device) for k, v in blank.items()}
-        return blank.to(self.device)
-
-    def _noise(self, seeds: Tensor, settings: Sampling, process: Any) -> Any:
-        """The states from which sampling starts: noise at the grid's first level."""
-        top = over(lambda g: g.at(0).to(dtype=torch.float32, device=self.device), settings.levels(self._interval))
-        return process.forward(self._blank(len(seeds)), CLEAN, top, Rng.of(seeds, self.device).fold(PRIOR))
+    def _walks(self, settings: Sampling) -> Walks:
+        return Walks(self.denoiser, self.codec, self.process, self.conditioner, self.weaker, self.device, settings)
 
     @torch.no_grad()
     def _decode(self, x: Any, cond: Cond) -> Tensor:
@@ -406,24 +354,6 @@ class Model:
             return {}
         raw = {k: v.to(self.device) for k, v in conditions.items()}
         return self.conditioner.encode(raw, Rng.of(seeds, self.device).fold(COND))
-
-    def _guided(self, settings: Sampling, process: Any) -> Any:
-        guided: Any = self.denoiser
-        if settings.autoguidance != 1:
-            assert self.weaker is not None
-            guided = Autoguidance(guided, self.weaker, process, settings.autoguidance)
-        if settings.guidance != 1 and self.conditioner is not None:
-            if isinstance(settings.guidance, Mapping):
-                guided = CfgEach(guided, process, self.conditioner.without, settings.guidance)
-            else:
-                guided = Cfg(guided, process, self.conditioner.null, settings.guidance)
-        if guided is self.denoiser or (settings.low == -math.inf and settings.high == math.inf):
-            return guided
-        return Interval(guided, self.denoiser, settings.low, settings.high)
-
-    @property
-    def _interval(self) -> tuple[float, float]:
-        return getattr(self.denoiser, "interval", (-math.inf, math.inf))
 
     # Single steps ---------------------------------------------------------------------------------------------------
 
@@ -438,10 +368,9 @@ class Model:
         **cond: Any,
     ) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
-        settings = self.settings(None, None, guidance, autoguidance)
-        return self._guided(settings, self._process({}))(
-            x.to(self.device), level.to(device=self.device), self._told(len(x), cond)
-        )
+        walks = self._walks(self.settings(None, None, guidance, autoguidance))
+        denoise = walks.guided(walks.bound({}))
+        return denoise(x.to(self.device), level.to(device=self.device), self._told(len(x), cond))
 
     @torch.no_grad()
     def encode(
@@ -449,10 +378,10 @@ class Model:
     ) -> Tensor:
         """The noise from which raw data come: the ODE solved from data to noise, unguided.
 
-        Starting `_walk` from it gives the data back, up to the solver's error; see `decode`.
+        Walking from it gives the data back, up to the solver's error; see `decode`.
         """
         settings = self.settings(sampler, steps, 1.0, 1.0)
-        levels = settings.levels(self._interval)
+        levels = self._walks(settings).levels
         if not isinstance(levels, Level):
             raise UserError("only states of one Gaussian tensor have a noise that they come from")
         up = Level(levels.alpha[:-1].flip(0), levels.sigma[:-1].flip(0))  # all but the clean end, upside down
@@ -472,7 +401,7 @@ class Model:
         settings = self.settings(sampler, steps, 1.0, 1.0)
         n = len(x)
         known = self._told(n, cond)
-        levels = settings.levels(self._interval)
+        levels = self._walks(settings).levels
         rng = Rng.of(range(n), self.device)
         *_, last = sample(settings.sampler, self.process, self.denoiser, x.to(self.device), levels, rng, known)
         conditions = self.conditions(n, 0, cond) if cond else {}

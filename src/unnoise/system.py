@@ -205,6 +205,7 @@ class System:
         autoguidance: float | Mapping[str, float] | None = None,
         batch: int = 256,
         deterministic: bool = False,
+        captured: bool = False,
         stages: bool = False,
         **cond: Any,
     ) -> Samples | dict[str, Samples]:
@@ -222,6 +223,7 @@ class System:
             autoguidance: scale of guidance by each model's weaker network, as the sampler.
             batch: rows at a time.
             deterministic: see `Model.sample`.
+            captured: see `Model.sample`; each stage keeps a graph of its own.
             stages: give the samples of every stage, by name.
             cond: conditions, each told to every stage that knows it; see `conditions`.
 
@@ -244,6 +246,7 @@ class System:
                 autoguidance=self._of(autoguidance, name),
                 batch=batch,
                 deterministic=deterministic,
+                captured=captured,
                 **own,
             )
         if stages:

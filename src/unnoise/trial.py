@@ -19,7 +19,7 @@ from unnoise.samples import Samples
 T = TypeVar("T")
 
 CHUNK = 1024
-"""Samples drawn between two movements of the bar."""
+"""Samples drawn between two movements of the bar, or a few more, since all batches are whole but the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +70,18 @@ class Trial:
             if isinstance(v, Tensor) and v.ndim and len(v) != self.n:
                 raise UserError(f"condition {k!r} has {len(v)} rows for {self.n} samples")
 
+        batch = chosen.get("batch", 1)  # what models take where none is given divides CHUNK
+
         def draw() -> Samples:
             self.say(f"sampling {self.n:,} from seed {seed}")
             share = self.run.share(self.n)
-            count = share.stop - share.start
+            count, chunk = share.stop - share.start, -(-CHUNK // batch) * batch
             rows = share if count else slice(0, 1)  # whoever has none draws one, for its shape
             quiet = None if self.run.is_main else True
             with tqdm(total=count, desc="sampling", unit="", leave=False, disable=quiet) as bar:
                 parts = []
-                for start in range(rows.start, rows.stop, CHUNK):
-                    some = slice(start, min(start + CHUNK, rows.stop))
+                for start in range(rows.start, rows.stop, chunk):
+                    some = slice(start, min(start + chunk, rows.stop))
                     own = {k: v[some] if isinstance(v, Tensor) and v.ndim else v for k, v in chosen.items()}
                     parts.append(model.sample(some.stop - some.start, seed=seed + start, **own))
                     bar.update(some.stop - some.start)

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise import Runtime, fit, recipes
+from unnoise import Runtime, fit, recipes, session
 from unnoise.checkpoint import locate, read
 from unnoise.data import Digits, loader
 from unnoise.data.dataset import Dataset, Lazy, View, loaded, split
@@ -30,7 +30,7 @@ from unnoise.errors import UserError
 from unnoise.evaluate import loss_by_level
 from unnoise.judges import Classifier
 from unnoise.log import read_lines
-from unnoise.train import State
+from unnoise.state import State
 
 COUNT = 37
 
@@ -479,7 +479,7 @@ def test_a_streamed_run_goes_on_from_the_command_line(recipe: Path, whole: Path,
 
         def image(self, seen: int, name: str, picture: Any) -> None: ...
 
-    with pytest.raises(fit.Interrupted):
+    with pytest.raises(session.Interrupted):
         fit.start(found, run, Runtime(), samples=320, types=types, loggers=[Stop()], workers=1)
     assert int(locate(run).name) == 160
     assert main(["resume", str(run), "--types", str(recipe), "--workers", "2", "--device", "cpu"]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unnoise import Model, checkpoint, fit
+from unnoise import Model, checkpoint, fit, session
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
@@ -79,7 +79,7 @@ def main() -> None:
     x = Digits().load().train["x"].float()[:128]
     features = np.stack([x[:, 0, :4].mean((1, 2)).numpy(), x[:, 0, :, :4].mean((1, 2)).numpy()], 1)
     np.savez(HERE / "points.npz", x=features)
-    fit.PREVIEWS = 0
+    session.PREVIEWS = 0
     fit.start(points(), HERE / "format1-run", run)
     shutil.rmtree(HERE / "format1-run" / "checkpoints" / "0")  # to be small
     for file in (HERE / "format1-run" / "ema").iterdir():

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from unnoise import recipes
+from unnoise.capture import Captured
 from unnoise.data.stream import batches
 from unnoise.model import Model
 from unnoise.nets import UNet, kernels
 from unnoise.override import override
 from unnoise.runtime import Runtime
 from unnoise.sample import Ancestral, Heun
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 GPU = torch.device("cuda")
@@ -57,9 +59,7 @@ def test_captured_steps_of_a_compiled_network_with_kernels() -> None:
 
 @pytest.mark.parametrize("sampler", [Heun(), Ancestral()], ids=str)
 def test_pitfall_27_a_whole_sampling_loop_is_one_cuda_graph(sampler: Any) -> None:
-    state, _ = trained(False)
-    parts = state.components
-    model = Model(parts["model"].eval(), parts["codec"], parts["process"], parts["conditioner"], state_sampling())
+    model = trained_model()
     label = list(itertools.islice(itertools.cycle(range(10)), 70))
     plain = model.sample(70, batch=16, sampler=sampler, steps=6, label=label)
     replayed = model.sample(70, batch=16, sampler=sampler, steps=6, label=label, captured=True)
@@ -67,8 +67,57 @@ def test_pitfall_27_a_whole_sampling_loop_is_one_cuda_graph(sampler: Any) -> Non
     assert float((plain.raw.float() - replayed.raw.float()).abs().max()) <= 1
 
 
-def state_sampling() -> Any:
-    return recipes.load("digits")[0].sampling
+def trained_model() -> Model:
+    state, _ = trained(False)
+    parts, sampling = state.components, recipes.load("digits")[0].sampling
+    return Model(parts["model"].eval(), parts["codec"], parts["process"], parts["conditioner"], sampling)
+
+
+def test_one_graph_serves_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded once, and anew where it must be; the samples are those without it all along."""
+    model, recorded, record = trained_model(), list[int](), Captured._record
+
+    def noted(self: Captured, inputs: Any) -> None:
+        recorded.append(1)
+        record(self, inputs)
+
+    monkeypatch.setattr(Captured, "_record", noted)
+
+    def recordings(n: int, **settings: Any) -> int:
+        recorded.clear()
+        given: dict[str, Any] = {"steps": 6, "batch": 16, "seed": n, "label": [3, 1, 4], **settings}
+        plain, replayed = model.sample(n, **given), model.sample(n, **given, captured=True)
+        assert float((plain.raw.float() - replayed.raw.float()).abs().max()) <= 1
+        return len(recorded)
+
+    assert [recordings(n) for n in (16, 16, 40, 33)] == [0, 1, 0, 0]
+    with torch.no_grad():
+        for p in model.denoiser.parameters():
+            p.mul_(0.95)
+    assert recordings(32) == 0
+    assert [recordings(32, batch=8), recordings(32), recordings(32, guidance=3.0), recordings(32)] == [1, 1, 1, 1]
+    with kernels.using("fused"):
+        assert [recordings(32), recordings(32)] == [1, 0]
+    model.denoiser.precision = None  # it was bfloat16
+    assert [recordings(32), recordings(32)] == [1, 0]
+    model.to("cpu").to(GPU)
+    assert [recordings(32), recordings(32)] == [1, 0]
+
+
+def test_no_more_than_one_graph_is_held() -> None:
+    model = trained_model()
+
+    def held(batch: int) -> int:
+        model.sample(2 * batch, batch=batch, steps=4, captured=True)
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved()
+
+    held(32)  # and what libraries set aside
+    first = held(64)
+    assert [held(32), held(64), held(32), held(64)][-1] <= 1.1 * first
+    model.to(GPU)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < first
 
 
 @pytest.mark.parametrize("kind", ["adaptive", "additive"])

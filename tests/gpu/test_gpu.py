@@ -21,7 +21,8 @@ from unnoise.model import Model
 from unnoise.nets import UNet
 from unnoise.override import override
 from unnoise.runtime import Runtime, default_precision
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 GPU = torch.device("cuda")

@@ -35,7 +35,8 @@ from unnoise.runtime import Runtime
 from unnoise.sample import Heun
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build, build, describe
-from unnoise.train import AUGMENT, State, train
+from unnoise.state import State
+from unnoise.train import AUGMENT, train
 
 CPU = torch.device("cpu")
 RUN = Runtime(CPU)

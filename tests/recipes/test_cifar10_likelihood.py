@@ -19,7 +19,8 @@ from unnoise.recipe import Recipe
 from unnoise.recipes import cifar10_likelihood
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, build, describe
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 from unnoise.trial import Trial
 
 

@@ -19,7 +19,8 @@ from unnoise.recipe import Recipe
 from unnoise.recipes import ddpm_cifar10
 from unnoise.runtime import Runtime
 from unnoise.spec import Build
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 BETAS = np.linspace(1e-4, 0.02, 1000, dtype=np.float64)
 ALPHAS_BAR = np.cumprod(1 - BETAS)

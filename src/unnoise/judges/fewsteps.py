@@ -12,7 +12,7 @@ from unnoise.evaluate import require_enough
 from unnoise.judges.classifier import Classifier, require_told
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
-from unnoise.recipe import Sampling
+from unnoise.recipe import SETTINGS, Sampling
 from unnoise.trial import Trial
 
 
@@ -53,9 +53,9 @@ class FewSteps:
         require_told(model, [self.judge.label])
         require_enough(trial.n, data, self.judge.halves)
         reader, figures = self.judge.reader(data, trial), list[Figure]()
-        asked = trial.settings.get("steps")
-        settings = [{**trial.settings, "steps": k} for k in (self.steps if asked is None else (asked,))]
-        ways = [(model, "", model.settings(**s)) for s in settings]
+        given: dict[str, Any] = {k: trial.settings.get(k) for k in SETTINGS}
+        counts = self.steps if given["steps"] is None else (given["steps"],)
+        ways = [(model, "", model.settings(**{**given, "steps": k})) for k in counts]
         more: Any = model.more[self.component]
         teacher = Model(more.to(model.device), model.codec, model.process, model.conditioner, self.teacher)
         for one, whose, sampling in [*ways, (teacher, "teacher, ", self.teacher)]:
@@ -63,7 +63,7 @@ class FewSteps:
             title = f"{whose}{cost} evaluation{'' if cost == 1 else 's'}"
             sets = []
             for i in range(trial.repeats):
-                chosen = {k: getattr(sampling, k) for k in ("sampler", "steps", "guidance", "autoguidance")}
+                chosen = {k: getattr(sampling, k) for k in SETTINGS}
                 samples = trial.samples(one, i, like=data.train, **chosen)
                 sets.append((samples.raw, samples.cond[self.judge.label]))
             figures += [replace(f, name=f"{title}: {f.name}") for f in self.judge.judged(sets, data, reader, trial)]

@@ -28,7 +28,8 @@ from unnoise.optim import AdamW, Optim
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, fields_of
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 from unnoise.trial import Trial
 
 SAMPLED = 64

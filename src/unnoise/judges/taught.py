@@ -18,7 +18,8 @@ from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, describe
-from unnoise.train import State, train
+from unnoise.state import State
+from unnoise.train import train
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Weights that come with the package, made by `benchmarks/judges.py`."""

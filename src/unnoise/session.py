@@ -1,0 +1,309 @@
+"""One process's stretch of a run: the loop around `train` that watches, logs, saves and can be stopped."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unnoise import checkpoint
+from unnoise.core.denoiser import Preconditioned
+from unnoise.data.dataset import Dataset, loaded, require_finite
+from unnoise.data.loader import reading
+from unnoise.data.stream import batches
+from unnoise.errors import UserError
+from unnoise.evaluate import loss_by_level
+from unnoise.forecast import forecast
+from unnoise.log import JsonLines, Logger, say
+from unnoise.model import Model
+from unnoise.optim import snapshot_due
+from unnoise.preview import preview
+from unnoise.recipe import Recipe
+from unnoise.runtime import Runtime, whole
+from unnoise.sample.plan import check_interval, plan
+from unnoise.spec import describe
+from unnoise.state import State
+from unnoise.train import Progress, train
+from unnoise.version import __version__
+
+MEASURED = 0.05
+"""The share of its minutes in which a run measures its rate; then its number of samples is fixed."""
+WARM = 3
+"""Steps before that: the first ones are slower than all others."""
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints: what a kill can cost."""
+PREVIEWS = 4
+"""Grids of samples in a run."""
+CHECKED = 64
+"""Items of a lazy column that are looked at before the first step."""
+WATCHED = 512
+"""Held-out items that the loss is watched on."""
+
+
+class Interrupted(UserError):
+    """The user (or the system) asked the run to stop; it is saved."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Session:
+    """One process's stretch of a run, from a checkpoint to the end or to an interruption."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        path: Path,
+        run: Runtime,
+        state: State,
+        data: Dataset,
+        facts: Mapping[str, Any],
+        loggers: Sequence[Logger],
+        workers: int | None = None,
+    ) -> None:
+        self.recipe, self.path, self.run, self.state, self.data = recipe, path, run, state, data
+        self.facts, self.begun = dict(facts), time.monotonic()
+        self.before, self.first = float(facts["elapsed"]), state.seen
+        self.facts["machines"] = list(dict.fromkeys([*facts.get("machines", ()), run.machine]))
+        self.loggers: list[Logger] = list(loggers)
+        if workers is not None and workers < 0:
+            raise UserError(f"the number of workers is at least 0, got {workers}")
+        self.workers = workers
+        self.stopped: int | None = None
+        self.warm = self.begun
+        self.watched: dict[str, Tensor] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, earlier stretches included."""
+        return self.before + time.monotonic() - self.begun
+
+    def prepare(self) -> None:
+        """Check data and sampling settings, say what is to come, compile: all before the first step."""
+        parts: dict[str, Any] = self.state.components
+        codec: Any = parts.get("codec")
+        conditioner: Any = parts.get("conditioner")
+        if hasattr(codec, "check"):
+            codec.check(loaded(self.data.train["x"], CHECKED))
+        if conditioner is not None:
+            train = self.data.train
+            conditioner.check({k: loaded(v, CHECKED) for k, v in train.items() if k in conditioner.names})
+        interval = getattr(parts["model"], "interval", None)
+        if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
+            levels = self.recipe.sampling.levels(interval)
+            check_interval(levels, interval)
+            plan(self.recipe.sampling.sampler, levels)
+        self.run.shard(self.recipe.batch)
+        if self.run.is_main and self.data.notice:
+            say(self.data.notice)
+        if self.run.joins:
+            self.watched = {k: v[:WATCHED] for k, v in self.data.held_out.items()}
+            for k, column in self.watched.items():
+                require_finite(column, k)  # a lazy one's are new here
+            with self._memory():
+                line = forecast(self.recipe, self.state, self.data, self.run, self.facts)
+            if self.run.is_main:
+                say(line)
+        if self.facts["compiled"]:
+            for module in self.state.networks.values():
+                (module.net if isinstance(module, Preconditioned) else module).compile()
+
+    def loop(self) -> None:
+        """Train to the end, or until a signal; save either way."""
+        state, recipe, run = self.state, self.recipe, self.run
+        if run.is_main:
+            self.loggers.insert(0, JsonLines(self.path / "metrics.jsonl", state.seen))
+        rows = run.shard(recipe.batch)
+        given: dict[str, Any] = {"seed": state.seed, "seen": state.seen, "rows": rows, "device": run.device}
+        stream = closing(batches(self.data.train, recipe.batch, workers=self.workers, **given))
+        saved = time.monotonic()
+        # A captured run may go on elsewhere: its steps are the same where nothing can be captured.
+        captured = self.facts.get("captured", False) and run.device.type == "cuda" and run.world == 1
+        with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
+            for progress in train(recipe, state, source, run, captured=captured):
+                step = state.seen // recipe.batch
+                if state.total is None:
+                    self._fix_total()
+                if bar is not None:
+                    bar.total = state.total
+                    bar.update(recipe.batch)
+                if snapshot_due(state.seen, recipe.batch) and run.joins:
+                    self.snapshot()
+                if step % recipe.log_every == 0 or state.seen == state.total:
+                    self.log(progress, bar)
+                if self._preview_due() and run.joins and "process" in state.components:
+                    folder = self.path / "samples" if run.is_main else None
+                    with state.averaged(recipe.average), self._as_they_are():
+                        preview(self.model(), folder, state.seen, self.data, self.loggers)
+                if self._save_due(step, saved):
+                    self.save()
+                    saved = time.monotonic()
+                if step % 8 == 0 or run.world == 1:
+                    self._stop_if_asked()
+        if run.joins:
+            self.snapshot()
+        self.save()
+
+    def _save_due(self, step: int, saved: float) -> bool:
+        """Whether the last checkpoint is old; where all write a part of one, by the main process's clock."""
+        due = time.monotonic() - saved > SAVE_EVERY
+        return step % 8 == 0 and self.run.any(due and self.run.is_main) if self.run.sharded else due
+
+    def _fix_total(self) -> None:
+        """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is.
+
+        The first steps do not count: they pay for compilation and for warming up.
+        """
+        minutes, state = float(self.facts["minutes"]), self.state
+        steps = (state.seen - self.first) // self.recipe.batch
+        if steps == WARM:
+            self.warm = time.monotonic()
+        if self.run.broadcast(self.elapsed >= MEASURED * 60 * minutes and steps >= 2 * WARM):
+            rate = (steps - WARM) * self.recipe.batch / (time.monotonic() - self.warm)
+            more = self.run.broadcast(rate * max(0.0, 60 * minutes - self.elapsed))
+            state.total = whole_batches(state.seen + round(more), self.recipe.batch)
+            if self.run.is_main:
+                say(f"{rate:.0f} samples/s: {state.total} samples fit; --samples {state.total} repeats this run")
+
+    def _preview_due(self) -> bool:
+        total, seen, batch = self.state.total, self.state.seen, self.recipe.batch
+        return total is not None and seen * PREVIEWS // total > (seen - batch) * PREVIEWS // total
+
+    def log(self, progress: Progress, bar: Any) -> None:
+        """A line of metrics: training and held-out loss, also by log-SNR."""
+        state, recipe = self.state, self.recipe
+        values: dict[str, Any] = {**state.read_window(self.run), "lr": progress.lr, "norm": float(progress.norm)}
+        if self.run.joins and len(self.watched["x"]):
+            with self._as_they_are():
+                values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
+        if not self.run.is_main:
+            return
+        values |= {"seconds": round(self.elapsed, 2)}
+        for logger in self.loggers:
+            logger.log(state.seen, values)
+        rate = (state.seen - self.first) / max(time.monotonic() - self.begun, 1e-9)
+        held_out = f"  held out {values['held_out']:.4f}" if "held_out" in values else ""
+        line = f"loss {values['loss']:.4f}{held_out}"
+        if bar is not None:
+            bar.set_postfix_str(line)
+        else:
+            of = f" of {state.total}" if state.total else ""
+            say(f"{state.seen}{of} samples  {line}  {rate:.0f} samples/s")
+        if values["skipped"]:
+            say(f"{values['skipped']} steps with gradients that were not finite were skipped so far")
+
+    def _as_they_are(self) -> AbstractContextManager[Any]:
+        """Within, compiled networks run as they are: modes and shapes other than a step's would compile anew."""
+        return torch.compiler.set_stance("force_eager") if self.facts["compiled"] else nullcontext()
+
+    def model(self) -> Model:
+        """The model as it stands, sharing the weights in training; a weaker network to guide it is not at hand."""
+        parts, sampling = self.state.components, replace(self.recipe.sampling, autoguidance=1.0)
+        return Model(parts["model"], parts["codec"], parts.get("process"), parts.get("conditioner"), sampling)
+
+    def snapshot(self) -> None:
+        """The averaged weights in bf16, for reconstruction at any width."""
+        tensors = {}
+        for width in self.state.ema.widths:
+            for name, x in self.state.ema.state(width).items():
+                tensors[f"{width:g}/{name}"] = whole(x.to(torch.bfloat16) if x.is_floating_point() else x).cpu()
+        if not self.run.is_main:
+            return
+        (self.path / "ema").mkdir(exist_ok=True)
+        checkpoint.save_tensors(tensors, self.path / "ema" / f"{self.state.seen}.safetensors")
+
+    def save(self) -> None:
+        """A checkpoint, by the main process, or by all that hold parts of it."""
+        if not self.run.joins:
+            return
+        state, recipe = self.state, self.recipe
+        facts = {
+            **self.facts,
+            "name": recipe.name,
+            "recipe": describe(recipe),
+            "sampling": describe(recipe.sampling),
+            "average": recipe.average,
+            "trains": list(recipe.trains),
+            "seed": state.seed,
+            "seen": state.seen,
+            "total": state.total,
+            "elapsed": self.elapsed,
+            "unnoise": __version__,
+            "torch": torch.__version__,
+        }
+        contents = checkpoint.contents_of(state.components, state.groups(), facts)
+        checkpoint.commit(self.path, state.seen, contents, self.run if self.run.sharded else Runtime())
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Within, Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once.
+
+        Of several processes it does not: torchrun passes on the Ctrl-C that the terminal has sent to each already.
+        """
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.stopped is not None and self.run.world == 1:
+                raise KeyboardInterrupt
+            self.stopped = number
+
+        try:
+            before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: signals are somebody else's
+            yield
+            return
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+    def _stop_if_asked(self) -> None:
+        if self.state.seen != self.state.total and self.run.any(self.stopped is not None):
+            self.save()
+            self.run.barrier()  # torchrun ends all processes as soon as one has ended
+            raise Interrupted(
+                f"stopped and saved after {self.state.seen} samples; go on with: unnoise resume {self.path}",
+                128 + (self.stopped or signal.SIGTERM),
+            )
+
+    @contextmanager
+    def _bar(self) -> Iterator[Any]:
+        """A progress bar on a terminal, nothing elsewhere."""
+        if not (self.run.is_main and sys.stderr.isatty()):
+            yield None
+            return
+        with tqdm(total=self.state.total, initial=self.state.seen, unit=" samples", unit_scale=True) as bar:
+            yield bar
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Within, out of memory is an error that says what to do."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
+            if not isinstance(e, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(e):
+                raise
+            shape = tuple(getattr(self.recipe.codec, "shape", ()))
+            raise UserError(
+                f"out of memory with batches of {self.recipe.batch} of size {shape} on {self.run.device}. Any of these "
+                f"helps: -s micro={2 * self.recipe.micro} (same result, slower), "
+                f"-s batch={max(1, self.recipe.batch // 2)}, --precision bf16. Nothing that was saved is lost"
+            ) from e
+
+
+def whole_batches(samples: int, batch: int) -> int:
+    """The number of samples, rounded up to whole batches; Raises UserError where there are none."""
+    if samples < 1:
+        raise UserError(f"the number of samples must be at least 1, got {samples}")
+    return -(-samples // batch) * batch

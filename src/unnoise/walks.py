@@ -1,0 +1,183 @@
+"""From seeds and conditions to states: a network's walks from noise to data, step by step or as one CUDA graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.capture import Captured
+from unnoise.core.denoiser import Cond
+from unnoise.core.level import CLEAN, Levels, over
+from unnoise.core.rng import Rng
+from unnoise.core.sampler import Step
+from unnoise.errors import UserError
+from unnoise.guide import Autoguidance, Cfg, CfgEach, Interval, Known
+from unnoise.nets import kernels
+from unnoise.recipe import Sampling
+from unnoise.sample.driver import plan_for, require_finite, sample, walk
+from unnoise.sample.plan import check_interval
+
+PRIOR, STEPS, COND, CODEC = range(4)
+"""What the randomness of a row is for."""
+
+SEED = ".seed"
+"""Beside conditions, which have no dot in their names."""
+
+
+@dataclass(frozen=True)
+class Walks:
+    """A network that is sampled as settings say.
+
+    Args:
+        denoiser: the network as a denoiser.
+        codec: it knows the shape of states.
+        process: the kernels; None where the network is not a denoiser.
+        conditioner: it knows what is left of conditions where guidance leaves some out; None where there are none.
+        weaker: another network, for autoguidance.
+        device: where all of them are.
+        settings: how.
+    """
+
+    denoiser: nn.Module
+    codec: Any
+    process: Any
+    conditioner: Any
+    weaker: nn.Module | None
+    device: torch.device
+    settings: Sampling
+
+    @property
+    def levels(self) -> Levels:
+        """The grid, within the interval that the denoiser is trained in."""
+        return self.settings.levels(self._interval)
+
+    @property
+    def _interval(self) -> tuple[float, float]:
+        return getattr(self.denoiser, "interval", (-math.inf, math.inf))
+
+    def bound(self, cond: Cond) -> Any:
+        """The process, bound to the mask among the conditions where there is one."""
+        if self.process is None:
+            raise UserError(f"{type(self.denoiser).__name__} is not a denoiser: there is nothing to sample")
+        return self.process.bind(cond["mask"]) if "mask" in cond else self.process
+
+    def guided(self, process: Any) -> Any:
+        """The denoiser with the guidance that the settings ask for; `process` mixes the estimates."""
+        guided: Any = self.denoiser
+        settings = self.settings
+        if settings.autoguidance != 1:
+            assert self.weaker is not None
+            guided = Autoguidance(guided, self.weaker, process, settings.autoguidance)
+        if settings.guidance != 1 and self.conditioner is not None:
+            if isinstance(settings.guidance, Mapping):
+                guided = CfgEach(guided, process, self.conditioner.without, settings.guidance)
+            else:
+                guided = Cfg(guided, process, self.conditioner.null, settings.guidance)
+        if guided is self.denoiser or (settings.low == -math.inf and settings.high == math.inf):
+            return guided
+        return Interval(guided, self.denoiser, settings.low, settings.high)
+
+    def blank(self, n: int) -> Any:
+        """n states of zeros."""
+        blank = self.codec.blank(n)
+        if isinstance(blank, Mapping):
+            return {k: v.to(self.device) for k, v in blank.items()}
+        return blank.to(self.device)
+
+    def noise(self, seeds: Tensor, cond: Cond) -> Any:
+        """The states from which sampling starts: noise at the grid's first level."""
+        process = self.bound(cond)
+        top = over(lambda g: g.at(0).to(dtype=torch.float32, device=self.device), self.levels)
+        return process.forward(self.blank(len(seeds)), CLEAN, top, Rng.of(seeds, self.device).fold(PRIOR))
+
+    def steps(
+        self, seeds: Tensor, cond: Cond, x: Any = None, known: tuple[Any, Any] | None = None
+    ) -> Iterator[Step[Any]]:
+        """The driver's steps of a batch.
+
+        Args:
+            seeds: int64 [B].
+            cond: encoded conditions of these rows.
+            x: states to start from; None: noise.
+            known: states and a mask of them: what is known of the data, see `Known`.
+        """
+        rng, process = Rng.of(seeds, self.device), self.bound(cond)
+        denoise = self.guided(process)
+        if known is not None:
+            denoise = Known(denoise, process, *known)
+        x = self.noise(seeds, cond) if x is None else x
+        yield from sample(self.settings.sampler, process, denoise, x, self.levels, rng.fold(STEPS), cond)
+
+    def recorded(self, n: int) -> Captured:
+        """`steps` of batches of n, from {SEED: seeds, **conditions} to the last states, as one CUDA graph."""
+        blank, levels = self.blank(n), self.levels
+        check_interval(levels, self._interval)
+        rows = plan_for(self.settings.sampler, levels, blank)
+
+        def draw(inputs: Mapping[str, Tensor]) -> Any:
+            cond = {k: v for k, v in inputs.items() if k != SEED}
+            rng, process = Rng.of(inputs[SEED]), self.bound(cond)
+            x = process.forward(blank, CLEAN, rows[0].src, rng.fold(PRIOR))
+            for step in walk(self.settings.sampler, process, self.guided(process), x, rows, rng.fold(STEPS), cond):
+                x = step.x
+            return x
+
+        return Captured(draw, self.device, warm=1)
+
+    def key(self, inputs: Mapping[str, Tensor]) -> tuple[Any, ...]:
+        """All that a graph depends on: equal ones may share it. Numbers in tensors are read at every replay."""
+        roots = [m for m in (self.denoiser, self.conditioner, self.weaker) if isinstance(m, nn.Module)]
+        return (
+            self,
+            {k: (x.shape, x.dtype) for k, x in inputs.items()},
+            kernels.wanted(),
+            [(m, m.training, getattr(m, "precision", None)) for root in roots for m in root.modules()],
+            [x.data_ptr() for root in roots for x in (*root.parameters(), *root.buffers())],
+        )
+
+
+class Replay:
+    """The last states of whole batches, by one CUDA graph that is kept from call to call.
+
+    The first batch runs as it is, the second is recorded, later ones are replayed, until one differs in anything that
+    the graph depends on: that one is the first of another graph. No other is kept, since each holds memory of its own.
+    Threads take turns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._key: tuple[Any, ...] | None = None
+        self._graph: Captured | None = None
+
+    def __call__(self, walks: Walks, seeds: Tensor, cond: Cond) -> Any:
+        """The states of a batch; seeds and conditions as for `Walks.steps`.
+
+        Raises:
+            FloatingPointError: where one is not finite.
+            UserError: where something cannot be recorded.
+        """
+        inputs = {SEED: seeds.to(walks.device), **cond}
+        key = walks.key(inputs)
+        with self._lock:
+            if self._graph is None or self._key != key:
+                self._graph = None  # its memory first
+                self._key, self._graph = key, walks.recorded(len(seeds))
+            x = self._graph(inputs)
+            x = {k: v.clone() for k, v in x.items()} if isinstance(x, Mapping) else x.clone()
+        require_finite(x)
+        return x
+
+    def drop(self) -> None:
+        """Let go of the graph and its memory."""
+        with self._lock:
+            self._key = self._graph = None
+
+    def __reduce__(self) -> tuple[type[Replay], tuple[()]]:
+        """A copy of a model begins without a graph, which cannot be copied."""
+        return Replay, ()
