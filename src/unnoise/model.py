@@ -19,8 +19,8 @@ from unnoise.core.level import Level
 from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
-from unnoise.errors import UserError, nearest
-from unnoise.recipe import Guidance, Sampling
+from unnoise.errors import UserError
+from unnoise.recipe import Guidance, Sampling, changed
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
@@ -113,7 +113,7 @@ class Model:
         facts = contents.facts
         sampling = build(facts["sampling"], types) if "sampling" in facts else Sampling()
         if weaker is not None or sampling.autoguidance != 1:
-            sampling = _with_weaker(contents, Path(path), weights, sampling, weaker)
+            sampling = trained.with_weaker(contents, Path(path), weights, sampling, weaker)
         parts = checkpoint.components(contents, types)
         model = Model(
             parts.pop("model"),
@@ -311,27 +311,9 @@ class Model:
     ) -> Sampling:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
         given = {"sampler": sampler, "steps": steps, "guidance": guidance, "autoguidance": autoguidance}
-        settings = _replaced(self.sampling, **{k: v for k, v in given.items() if v is not None})
-        if isinstance(settings.guidance, Mapping):
-            self._check_scales(settings.guidance)
-        if settings.autoguidance != 1 and self.weaker is None:
-            raise UserError(
-                f"autoguidance {settings.autoguidance:g} needs a weaker network, which this model lacks: load it from "
-                "the folder of its run, Model.load(run, weaker=True), or leave autoguidance at 1"
-            )
+        settings = changed(self.sampling, **{k: v for k, v in given.items() if v is not None})
+        self._walks(settings).check()
         return settings
-
-    def _check_scales(self, scales: Mapping[str, float]) -> None:
-        """Refuse guidance by attribute where training has not shown what a sample is without each of them."""
-        alone = getattr(self.conditioner, "alone", ())
-        if not alone:
-            raise UserError(
-                f"guidance of {sorted(scales)} by themselves needs a model whose attributes were dropped apart in "
-                "training, as by Labels(apart=0.5): this one takes one scale for all"
-            )
-        for k in scales:
-            if k not in alone:
-                raise UserError(f"guidance of an unknown attribute {k!r}{nearest(k, alone)}")
 
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
         """Conditions of n rows, int64 [n] each; see `sample`."""
@@ -380,19 +362,9 @@ class Model:
 
         Walking from it gives the data back, up to the solver's error; see `decode`.
         """
-        settings = self.settings(sampler, steps, 1.0, 1.0)
-        levels = self._walks(settings).levels
-        if not isinstance(levels, Level):
-            raise UserError("only states of one Gaussian tensor have a noise that they come from")
-        up = Level(levels.alpha[:-1].flip(0), levels.sigma[:-1].flip(0))  # all but the clean end, upside down
+        walks = self._walks(self.settings(sampler, steps, 1.0, 1.0))
         x = self.codec.encode(raw.to(self.device), Rng.of(range(len(raw)), self.device))
-        known = self._told(len(raw), cond)
-        start = up.at(0).to(dtype=x.dtype, device=x.device)
-        rng = Rng.of(range(len(raw)), self.device)
-        *_, last = sample(
-            settings.sampler, self.process, self.denoiser, start.alpha * x, up, rng, known, open_end=True, invert=True
-        )
-        return last.x
+        return walks.back(x, self._told(len(raw), cond))
 
     def decode(
         self, x: Tensor, *, steps: int | None = None, sampler: Sampler[Tensor] | None = None, **cond: Any
@@ -413,30 +385,6 @@ class Model:
             return {}
         cond = self._cond(self.conditioner.ask(asked, _seeds(n, 0)), _seeds(n, 0))
         return cond if asked else self.conditioner.null(cond)
-
-
-def _with_weaker(
-    contents: checkpoint.Contents, path: Path, weights: Weights, sampling: Sampling, share: float | Literal[True] | None
-) -> Sampling:
-    """See `Model.load`; the sampling with the share that the weaker network is of."""
-    asked = sampling if share is None or share is True else _replaced(sampling, weaker=share)
-    if "weaker" in contents.specs:
-        if asked != sampling:
-            raise UserError(f"{path} holds a weaker network of share {sampling.weaker:g}, and none of {asked.weaker:g}")
-    elif not trained.add_weaker(contents, path, weights, asked.weaker) and share is not None:
-        raise UserError(
-            f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {asked.weaker:g} "
-            f"of its {contents.facts.get('seen', 0)} samples: name the folder of a run, or a larger share"
-        )
-    return asked
-
-
-def _replaced(sampling: Sampling, **given: Any) -> Sampling:
-    """The sampling with other values; Raises UserError for what cannot be."""
-    try:
-        return replace(sampling, **given)
-    except ValueError as e:
-        raise UserError(str(e)) from e
 
 
 def _seeds(n: int, first: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from unnoise.core.objective import Denoising, Objective
 from unnoise.core.sampler import Sampler
 from unnoise.data.augment import Augmentation
 from unnoise.data.dataset import Source
+from unnoise.errors import UserError
 from unnoise.optim import AdamW, Optim
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, UniformGrid
@@ -74,6 +75,14 @@ class Sampling:
     def levels(self, interval: tuple[float, float]) -> Levels:
         """The grid for a denoiser trained in `interval`."""
         return self.grid(self.steps, interval)
+
+
+def changed(sampling: Sampling, **given: Any) -> Sampling:
+    """The sampling with other values; Raises UserError for what cannot be."""
+    try:
+        return replace(sampling, **given)
+    except ValueError as e:
+        raise UserError(str(e)) from e
 
 
 @dataclass(frozen=True)

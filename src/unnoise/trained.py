@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from unnoise import checkpoint, shipped
 from unnoise.checkpoint import CheckpointError
 from unnoise.errors import UserError
 from unnoise.optim import reconstruct
+from unnoise.recipe import Sampling, changed
 from unnoise.spec import Build, Pending
 
 
@@ -92,7 +93,7 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
     return contents
 
 
-def add_weaker(contents: checkpoint.Contents, path: Path, weights: str | float | None, share: float) -> bool:
+def _add_weaker(contents: checkpoint.Contents, path: Path, weights: str | float | None, share: float) -> bool:
     """Add to what `load` gave the component "weaker": the model as it was after this share of the samples seen.
 
     It is averaged as `weights` says; where that is "raw", as the recipe says. The fact "weaker" is after how many
@@ -110,6 +111,26 @@ def add_weaker(contents: checkpoint.Contents, path: Path, weights: str | float |
     contents.specs["weaker"], contents.weights["weaker"] = contents.specs["model"], _of("model", average)
     facts["weaker"] = at
     return True
+
+
+def with_weaker(
+    contents: checkpoint.Contents,
+    path: Path,
+    weights: str | float | None,
+    sampling: Sampling,
+    share: float | Literal[True] | None,
+) -> Sampling:
+    """Add the weaker network that autoguidance takes; the sampling with the share that it is of. See `Model.load`."""
+    asked = sampling if share is None or share is True else changed(sampling, weaker=share)
+    if "weaker" in contents.specs:
+        if asked != sampling:
+            raise UserError(f"{path} holds a weaker network of share {sampling.weaker:g}, and none of {asked.weaker:g}")
+    elif not _add_weaker(contents, path, weights, asked.weaker) and share is not None:
+        raise UserError(
+            f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {asked.weaker:g} "
+            f"of its {contents.facts.get('seen', 0)} samples: name the folder of a run, or a larger share"
+        )
+    return asked
 
 
 def earlier(run: Path, seen: int, share: float) -> int | None:

@@ -1,4 +1,4 @@
-"""From seeds and conditions to states: a network's walks from noise to data, step by step or as one CUDA graph."""
+"""From seeds and conditions to states, and back: a network's walks of a grid, step by step or as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from unnoise.capture import Captured
 from unnoise.core.denoiser import Cond
-from unnoise.core.level import CLEAN, Levels, over
+from unnoise.core.level import CLEAN, Level, Levels, over
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Step
-from unnoise.errors import UserError
+from unnoise.errors import UserError, nearest
 from unnoise.guide import Autoguidance, Cfg, CfgEach, Interval, Known
 from unnoise.nets import kernels
 from unnoise.recipe import Sampling
@@ -60,6 +60,29 @@ class Walks:
     @property
     def _interval(self) -> tuple[float, float]:
         return getattr(self.denoiser, "interval", (-math.inf, math.inf))
+
+    def check(self) -> None:
+        """Refuse guidance by a network that is not there, or of what training has not shown to be left out by itself.
+
+        Raises:
+            UserError: naming what is missing.
+        """
+        scales = self.settings.guidance
+        if isinstance(scales, Mapping):
+            alone = getattr(self.conditioner, "alone", ())
+            if not alone:
+                raise UserError(
+                    f"guidance of {sorted(scales)} by themselves needs a model whose attributes were dropped apart in "
+                    "training, as by Labels(apart=0.5): this one takes one scale for all"
+                )
+            for k in scales:
+                if k not in alone:
+                    raise UserError(f"guidance of an unknown attribute {k!r}{nearest(k, alone)}")
+        if self.settings.autoguidance != 1 and self.weaker is None:
+            raise UserError(
+                f"autoguidance {self.settings.autoguidance:g} needs a weaker network, which this model lacks: load it "
+                "from the folder of its run, Model.load(run, weaker=True), or leave autoguidance at 1"
+            )
 
     def bound(self, cond: Cond) -> Any:
         """The process, bound to the mask among the conditions where there is one."""
@@ -113,6 +136,21 @@ class Walks:
             denoise = Known(denoise, process, *known)
         x = self.noise(seeds, cond) if x is None else x
         yield from sample(self.settings.sampler, process, denoise, x, self.levels, rng.fold(STEPS), cond)
+
+    def back(self, x: Tensor, cond: Cond) -> Tensor:
+        """The noise from which states come: the ODE from data to noise, unguided.
+
+        Raises:
+            UserError: for states of parts.
+        """
+        levels = self.levels
+        if not isinstance(levels, Level):
+            raise UserError("only states of one Gaussian tensor have a noise that they come from")
+        up = Level(levels.alpha[:-1].flip(0), levels.sigma[:-1].flip(0))  # all but the clean end, upside down
+        x = up.at(0).to(dtype=x.dtype, device=x.device).alpha * x
+        rng, solver = Rng.of(range(len(x)), self.device), self.settings.sampler
+        *_, last = sample(solver, self.process, self.denoiser, x, up, rng, cond, open_end=True, invert=True)
+        return last.x
 
     def recorded(self, n: int) -> Captured:
         """`steps` of batches of n, from {SEED: seeds, **conditions} to the last states, as one CUDA graph."""
