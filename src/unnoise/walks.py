@@ -174,7 +174,7 @@ class Walks:
         return (
             self,
             {k: (x.shape, x.dtype) for k, x in inputs.items()},
-            kernels.wanted(),
+            kernels.wanted(inputs[SEED]),
             [(m, m.training, getattr(m, "precision", None)) for root in roots for m in root.modules()],
             [x.data_ptr() for root in roots for x in (*root.parameters(), *root.buffers())],
         )
