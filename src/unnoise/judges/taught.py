@@ -53,8 +53,9 @@ def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) ->
 
 
 def key(recipe: Recipe, columns: Columns, seed: int) -> dict[str, Any]:
-    """What the trained weights follow from: recipe, seed and every byte of the data."""
-    return {"recipe": describe(recipe), "seed": seed, "data": cache.digest_of(columns)}
+    """What the trained weights follow from: seed, every byte of the data, and the recipe but for sampling."""
+    followed = {k: v for k, v in describe(recipe).items() if k != "sampling"}
+    return {"recipe": followed, "seed": seed, "data": cache.digest_of(columns)}
 
 
 def taught_once(recipe: Recipe, columns: Columns, seed: int, run: Runtime) -> ConvClassifier:
