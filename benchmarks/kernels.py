@@ -11,12 +11,11 @@ are medians by device events.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor
 
@@ -85,16 +84,11 @@ def main() -> None:
                 flush=True,
             )
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
         "batch": o.batch,
         "copy_terabytes_per_second": top,
         "rows": rows,
     }
-    if o.out:
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        o.out.write_text(json.dumps(result, indent=1) + "\n")
+    record.write(o.out, torch.device("cuda"), result)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import platform
-import sys
 import tarfile
 import tempfile
 import time
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
 from PIL import Image
 from torch import Tensor
@@ -155,18 +153,13 @@ def main() -> None:
             for workers in o.workers:
                 note(o.recipe, "png", workers, training(o.recipe, files, label, o, device, workers))
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "cores": os.cpu_count(),
         "workers_by_default": default_workers(),
-        "torch": torch.__version__,
         "pictures": len(x),
         "batch": o.batch,
         "rows": rows,
     }
-    if o.out:
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        o.out.write_text(json.dumps(result, indent=1) + "\n")
+    record.write(o.out, device, result)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import json
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 
 from unnoise import recipes
@@ -66,7 +64,7 @@ class Trunk:
         self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe.sampling, o)
         self.kept: list[tuple[int, dict[str, torch.Tensor]]] = []
         """Where autoguidance asks for it, averages as training went on: after how many samples, and the weights."""
-        self.weaker = copy.deepcopy(self.state.components["model"]).eval()
+        self.weaker: Any = None
         if o.compile:
             for module in self.state.networks.values():
                 (module.net if isinstance(module, Preconditioned) else module).compile()
@@ -125,7 +123,7 @@ class Trunk:
             earlier = [own for seen, own in self.kept if seen <= sampling.weaker * self.state.seen]
             if not earlier:
                 raise SystemExit(f"no average was kept of the first {sampling.weaker:g} of {self.state.seen:,} samples")
-            weaker = self.weaker
+            self.weaker = weaker = self.weaker or copy.deepcopy(parts["model"]).eval()
             weaker.load_state_dict(earlier[-1])
         return Model(
             parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), sampling, weaker=weaker
@@ -199,9 +197,6 @@ def main() -> None:
         raise SystemExit(f"the rate of {o.recipe} is {rate}: points share a trunk where it is a Trapezoid")
     points: list[dict[str, Any]] = []
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
-        "torch": torch.__version__,
         "points": points,
     }
     with kernels.using(o.kernels):
@@ -226,9 +221,7 @@ def main() -> None:
             for found in point["measured"]:
                 shown = {k: v for k, v in found.items() if k != "figures"}
                 print(f"  {shown | {f['name']: f['samples'] for f in found['figures']}}", flush=True)
-            if o.out:
-                o.out.parent.mkdir(parents=True, exist_ok=True)
-                o.out.write_text(json.dumps(result, indent=1) + "\n")
+            record.write(o.out, device, result)
 
 
 if __name__ == "__main__":

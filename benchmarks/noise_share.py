@@ -7,14 +7,12 @@ the whole step, in one process. The result goes to benchmarks/results/noise_shar
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import record
 import torch
 
 from unnoise import recipes
@@ -66,10 +64,7 @@ def main() -> None:
     noise = median_ms(draw, device, o.steps)
     normal = median_ms(lambda: Rng(torch.stack([position, position], -1)).normal(x), device, o.steps)
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
         "recipe": recipe.name,
         "batch": recipe.batch,
         "step_ms": step,
@@ -78,9 +73,8 @@ def main() -> None:
         "all_draws_share": noise / step,
         "noise_share": normal / step,
     }
-    (Path(__file__).parent / "results").mkdir(exist_ok=True)
     path = Path(__file__).parent / "results" / f"noise_share_{device.type}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    record.write(path, device, result)
     print(f"step {step:.2f} ms; all draws {noise:.2f} ms, {noise / step:.1%}; noise {normal:.2f}, {normal / step:.1%}")
 
 

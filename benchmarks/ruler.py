@@ -9,12 +9,10 @@ smaller set is farther away), it is only printed.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import sys
 import time
 from pathlib import Path
 
+import record
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,17 +83,13 @@ def main() -> None:
     if o.limit:
         return
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
-        "torch": torch.__version__,
         "extractor": extractor.digest,
         "images": {k: len(x) for k, x in sets.items()},
         "seconds": seconds,
         "distances": rows,
     }
     path = Path(__file__).parent / "results" / f"ruler_{device.type}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    record.write(path, device, result)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,16 @@ import argparse
 import contextlib
 import gc
 import importlib.metadata
-import json
 import math
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import record
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -417,19 +415,16 @@ def write(
     o: argparse.Namespace, device: torch.device, top: float, rows: list[dict[str, Any]], notes: dict[str, str]
 ) -> None:
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "versions": {p: version(p) for p in ("torch", "triton", "diffusers", "denoising-diffusion-pytorch")},
+        "versions": {p: version(p) for p in ("triton", "diffusers", "denoising-diffusion-pytorch")},
         "matrix_tflops": top,
         "rounds": o.rounds,
         "seconds": o.seconds,
         "rows": rows,
         "left_out": notes,
     }
-    o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(json.dumps(result, indent=1) + "\n")
+    record.write(o.out, device, result)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 
 from unnoise import checkpoint, recipes
@@ -160,16 +160,11 @@ def main() -> None:
             print(f"{network:10} {processes:9} {row['held']:>10} {figures}", flush=True)
     cuda = torch.cuda.is_available() and o.device != "cpu"
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
         "cores": os.cpu_count(),
-        "torch": torch.__version__,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
         "rows": rows,
     }
-    if o.out:
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        o.out.write_text(json.dumps(result, indent=1) + "\n")
+    record.write(o.out, torch.device("cuda" if cuda else "cpu"), result)
 
 
 if __name__ == "__main__":

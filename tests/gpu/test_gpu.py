@@ -19,6 +19,7 @@ from unnoise.data.stream import batches
 from unnoise.fit import resume, start
 from unnoise.model import Model
 from unnoise.nets import UNet
+from unnoise.nets.attention import attend
 from unnoise.override import override
 from unnoise.runtime import Runtime, default_precision
 from unnoise.state import State
@@ -140,3 +141,12 @@ def test_two_gpus_train_to_the_weights_of_one(tmp_path: Path, more: list[str]):
     worst = max(float((a[k] - b[k]).abs().max()) for k in a)
     print(f"largest difference of a weight after 20 steps on 2 GPUs {more}: {worst:.2e}")
     assert worst < 1e-4
+
+
+def test_wide_heads_attend_alike_with_and_without_derivatives():
+    """By products where derivatives are taken, else by torch's fused kernel."""
+    q, k, v = torch.randn(3, 2, 64, 256, device=GPU).bfloat16().unbind(0)
+    with torch.no_grad():
+        fused = attend(q, k, v, 1)
+    products = attend(q.requires_grad_(), k, v, 1).detach()
+    assert float((fused - products).float().norm() / fused.float().norm()) < 1e-2

@@ -11,7 +11,7 @@ import torch
 from unnoise.nets import UNet
 from unnoise.nets.attention import CrossAttention, SelfAttention
 from unnoise.nets.embedding import fourier_features
-from unnoise.nets.layers import crop, pad
+from unnoise.nets.layers import crop, grow, join, pad
 
 Make = Callable[..., UNet]
 
@@ -55,6 +55,28 @@ def test_blocks_of_each_level(unet: Make) -> None:
     # One way, one more back, and two in the middle.
     assert at(unet(blocks=(1, 3), resample="strided")) == {8: 1 + 2, 4: 3 + 4 + 2}
     assert at(unet(blocks=2, resample="strided")) == at(unet(blocks=(2, 2), resample="strided")) == {8: 5, 4: 7}
+
+
+@pytest.mark.parametrize("strides", [(2, 2), (1, 3)])
+def test_repetition_is_torchs_with_channels_innermost(strides: tuple[int, int]) -> None:
+    h = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    sizes = [n * s for n, s in zip(h.shape[2:], strides, strict=True)]
+    expected, found = torch.nn.functional.interpolate(h, size=sizes, mode="nearest"), grow(h, strides)
+    assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)
+    towards = torch.randn_like(expected)
+    (a,), (b,) = (torch.autograd.grad(y, h, towards) for y in (found, expected))
+    torch.testing.assert_close(a, b)
+
+
+def test_what_is_joined_has_a_dense_gradient() -> None:
+    h, skip = (torch.randn(2, c, 4, 4).to(memory_format=torch.channels_last).requires_grad_() for c in (3, 5))
+    towards = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    a, b = torch.autograd.grad(join(h, skip), [h, skip], towards)
+    assert torch.equal(a, towards[:, :3]) and torch.equal(b, towards[:, 3:])
+    assert a.is_contiguous(memory_format=torch.channels_last)
+    _, tangent = torch.func.jvp(lambda z: join(z, skip), (h,), (torch.ones_like(h),))
+    assert torch.equal(tangent, torch.cat([torch.ones_like(h), torch.zeros_like(skip)], dim=1))
+    assert torch.autograd.gradgradcheck(lambda z: join(z, skip.double()).square(), h.double())
 
 
 def test_gradient_reaches_every_parameter(unet: Make, everything: tuple) -> None:

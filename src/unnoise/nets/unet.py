@@ -132,12 +132,11 @@ class UNet(nn.Module):
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
-            for i in range(self._blocks[level] + 1):
+            last = self._blocks[level]
+            for i in range(last + 1):
                 stage = self._stage(now + skips.pop(), level)
                 now = widths[level]
-                if (
-                    i == self._blocks[level] and level > 0
-                ):  # within the last stage, so that each stage takes exactly one skip
+                if i == last and level > 0:  # within the last stage, so that each stage takes exactly one skip
                     stage.extend(self._resampling("up", now, level - 1))
                 self.up.append(stage)
         self.head_norm = group_norm(now)
