@@ -7,6 +7,7 @@ randomness of torch's own generators goes on in a graph as outside of it.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -70,7 +71,10 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, which load data, may go on with what they do.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with (
+                _without_collection(),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._out = self._call(self._inputs)
         except RuntimeError as e:
             reason = str(e).splitlines()[0]
@@ -94,3 +98,16 @@ class Captured:
         with torch.cuda.stream(self._stream):
             yield
         outer.wait_stream(self._stream)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Within, no garbage is collected: freeing another graph, which lay in a cycle, would spoil the recording."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
