@@ -224,20 +224,12 @@ def moved(state: State, recipe: Recipe) -> float:
     return difference(weights(state), weights(State(recipe, state.seed, CPU, None)))
 
 
-WHOLE = ("fsdp", "orthogonal")
-"""Refused: Muon needs whole matrices."""
-
-
 def main(folder: Path) -> None:
     """Of each process that torchrun started."""
     torch.set_num_threads(1)
     with launch("cpu") as runtime:
         for name, recipe in DISTRIBUTED.items():
             for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
-                if (kind, name) == WHOLE:
-                    with pytest.raises(UserError, match="orthogonalises whole matrices, and --shard cuts them"):
-                        run(recipe, among)
-                    continue
                 state, steps = run(recipe, among)
                 window = {k: torch.tensor(v) for k, v in state.read_window(runtime).items() if k == "loss"}
                 lr = torch.tensor([s.lr for s in steps], dtype=torch.float64)
@@ -285,7 +277,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("kind", "name"), [k for k in product(["ddp", "fsdp"], DISTRIBUTED) if k != WHOLE])
+@pytest.mark.parametrize(("kind", "name"), list(product(["ddp", "fsdp"], DISTRIBUTED)))
 def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record_property: Any) -> None:
     """Weights, averages, losses, norms and learning rates of 2 ranks are those of 1, also where the gradient comes
     through `encode`, with two phases, and with accumulation. Pitfall 24; pitfall 22: the learning rate to the bit."""

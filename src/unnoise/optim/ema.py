@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unnoise.optim.parts import local
+
 WIDEST = 1 / math.sqrt(12)
 """The width of gamma = 0, where all weights since the start count alike."""
 
@@ -110,9 +112,9 @@ class Ema:
         for width, average in self._averages.items():
             _check_names(named, average)
             share = 1 - (1 - batch / seen) ** (self._gammas[width] + 1)
-            old = [_local(average[name]) for name in self._floating]
+            old = [local(average[name]) for name in self._floating]
             # a cast makes a copy only where the network's precision is not the average's
-            new = [_local(named[name]).to(average[name].dtype) for name in self._floating]
+            new = [local(named[name]).to(average[name].dtype) for name in self._floating]
             if old:
                 torch._foreach_lerp_(old, new, share)
             for name in self._others:
@@ -144,11 +146,6 @@ class Ema:
 def _copy(x: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else x.dtype
     return x.detach().to(dtype, copy=True)
-
-
-def _local(x: Tensor) -> Tensor:
-    """The part of a sharded tensor that this process holds, which is averaged where it lies; else the tensor."""
-    return x.to_local() if hasattr(x, "to_local") else x
 
 
 def _check_names(given: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:

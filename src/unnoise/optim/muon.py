@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from unnoise.errors import UserError
+from unnoise.optim.parts import gathered, local, part_of
 from unnoise.optim.rate import Constant, Rate
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -94,8 +94,10 @@ class Muon:
             params: all parameters.
             matrices: those among them that are orthogonalised, [n, k] or [out, in, *kernel], see `hidden_matrices`.
 
+        Of sharded parameters each process keeps the momentum of its part; directions are gathered, a group of equal
+        shapes at a time, since a part of a matrix does not tell what makes the whole orthogonal.
+
         Raises:
-            UserError: for matrices in shards.
             ValueError: without parameters, with parameters on several devices, and for matrices that are not among
                 `params` or have fewer than two axes.
         """
@@ -107,10 +109,6 @@ class Muon:
             raise ValueError(f"matrices must be among the parameters, {len(strange)} are not: {strange[:3]}")
         if flat := [tuple(p.shape) for p in matrices if p.ndim < 2]:
             raise ValueError(f"only matrices can be orthogonalised, got shapes {flat[:3]}")
-        if any(hasattr(p, "placements") for p in matrices):
-            raise UserError(
-                "Muon orthogonalises whole matrices, and --shard cuts them: take AdamW, or leave --shard out"
-            )
         return _Muon(params, matrices, self)
 
 
@@ -195,12 +193,13 @@ class _Muon(torch.optim.Optimizer):
         for p in params:
             if p not in self.state:
                 self.state[p] = {"momentum": torch.zeros_like(p)}
-        directions: list[Tensor] = [torch.empty_like(p) for p in params]
+        own = [local(p.detach()) for p in params]
+        directions = [torch.empty_like(w) for w in own]
         torch._foreach_zero_(directions)
         sgd(
             directions,
-            [_gradient(p) for p in params],
-            [self.state[p]["momentum"] for p in params],
+            [local(_gradient(p)) for p in params],
+            [local(self.state[p]["momentum"]) for p in params],
             fused=True,
             weight_decay=0.0,
             momentum=self.spec.momentum,
@@ -213,15 +212,18 @@ class _Muon(torch.optim.Optimizer):
         lr, skipped = group["lr"], guard["found_inf"]
         if self.spec.weight_decay:
             decay = lr * self.spec.weight_decay
-            torch._foreach_mul_(list[Tensor](params), 1 - (decay if skipped is None else decay * (1 - skipped)))
-        weights, found = [_wide(p.detach()) for p in params], [_wide(u) for u in directions]
-        alike: dict[torch.Size, list[int]] = {}
-        for i, u in enumerate(found):
-            alike.setdefault(u.shape, []).append(i)
-        for shape, members in alike.items():
-            update = orthogonalised(torch.stack([found[i] for i in members]), self.spec.steps)
-            update = update * (-RMS * math.sqrt(max(shape)) * lr)
-            torch._foreach_add_([weights[i] for i in members], list(update.unbind()))
+            torch._foreach_mul_(own, 1 - (decay if skipped is None else decay * (1 - skipped)))
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, p in enumerate(params):
+            n, k = len(p), p.numel() // len(p)
+            alike.setdefault((min(n, k), max(n, k)), []).append(i)
+        for (_, longer), members in alike.items():
+            found = [gathered(directions[i], params[i]) for i in members]
+            matrices = [_wide(u) for u in found]
+            update = orthogonalised(torch.stack(matrices), self.spec.steps) * (-RMS * math.sqrt(longer) * lr)
+            torch._foreach_copy_(matrices, list(update.unbind()))
+            parts = [part_of(u, params[i]) for u, i in zip(found, members, strict=True)]
+            torch._foreach_add_([own[i] for i in members], parts)
 
 
 def _gradient(p: nn.Parameter) -> Tensor:
