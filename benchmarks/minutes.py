@@ -2,7 +2,7 @@
 
     python benchmarks/minutes.py cifar10 [--minutes 1 2 5 7] [--compile --capture] [--many 7] [--out FILE.json]
         [-s KEY=VALUE] [--judge 'Distances(features=Means())'] [--kernels fused] [--images runs/minutes]
-        [--autoguidance 1 1.5 2 --weaker 0.125 0.25]
+        [--autoguidance 1 1.5 2 --weaker 0.125 0.25] [--save FOLDER]
 
 The recipe's rate is to be a Trapezoid. The trunk trains at its constant learning rate; where a point's share of decay
 begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
@@ -10,6 +10,7 @@ point's minutes are those of trunk and branch: every second in which steps are t
 compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
 for the minutes in --many over three repeats and, beside them, of 50,000 samples. Each point is measured with each scale
 of --autoguidance and, unless that is 1, each --weaker network: the average after this share of the point's samples.
+What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and `evaluate` read.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from unnoise.optim import Trapezoid, snapshot_due
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
+from unnoise.spec import describe
 from unnoise.state import State
 from unnoise.train import train
 from unnoise.trial import Trial
@@ -125,9 +127,17 @@ class Trunk:
                 raise SystemExit(f"no average was kept of the first {sampling.weaker:g} of {self.state.seen:,} samples")
             self.weaker = weaker = self.weaker or copy.deepcopy(parts["model"]).eval()
             weaker.load_state_dict(earlier[-1])
+        facts = {"name": self.recipe.name, "recipe": describe(self.recipe), "seen": self.state.seen}
         return Model(
-            parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), sampling, weaker=weaker
+            parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), sampling, facts, weaker
         )
+
+
+def keep(trunk: Trunk, folder: Path) -> None:
+    """The averaged weights, with the weaker network where the last way takes one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with trunk.state.averaged(trunk.average):
+        trunk.model(trunk.ways[-1]).save(folder)
 
 
 def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
@@ -185,6 +195,7 @@ def main() -> None:
     parser.add_argument("-s", "--set", action="append", default=[], help="as of `unnoise train`")
     parser.add_argument("--device")
     parser.add_argument("--images", type=Path, help="a folder for a grid of each point")
+    parser.add_argument("--save", type=Path, help="a folder for a model of each point")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
     device = pick_device(o.device)
@@ -209,6 +220,8 @@ def main() -> None:
                 trunk.advance(None)
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
+                if o.save:
+                    keep(trunk, o.save / f"{o.recipe}-{minutes:g}")
                 repeats = 3 if minutes in o.many else 1
                 point["measured"] = [measured(trunk, way, o.n, repeats, o) for way in trunk.ways]
                 if minutes in o.many and o.more:

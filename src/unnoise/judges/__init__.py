@@ -3,7 +3,7 @@
 from unnoise.judges.attributes import Attributes
 from unnoise.judges.bound import Bound
 from unnoise.judges.cas import ClassificationAccuracy
-from unnoise.judges.classifier import Classifier
+from unnoise.judges.classifier import Classifier, DeepClassifier
 from unnoise.judges.continuous import ContinuousBound
 from unnoise.judges.distances import Distances, Means
 from unnoise.judges.fewsteps import FewSteps
@@ -22,6 +22,7 @@ __all__ = [
     "ClassificationAccuracy",
     "Classifier",
     "ContinuousBound",
+    "DeepClassifier",
     "Distances",
     "FewSteps",
     "Inception",

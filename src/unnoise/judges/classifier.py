@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from unnoise import cache
 from unnoise.core.objective import Batch, Components, Loss
 from unnoise.core.rng import Rng
+from unnoise.data.augment import Mirror
 from unnoise.data.dataset import Columns, Dataset
 from unnoise.errors import UserError
 from unnoise.evaluate import RULES, SPLITS, judged, require_enough
-from unnoise.judges.taught import judge_recipe, taught, taught_once
+from unnoise.judges.taught import Network, judge_recipe, taught, taught_once
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
-from unnoise.nets import ConvClassifier
+from unnoise.nets import ConvClassifier, ResidualClassifier
+from unnoise.optim import Cosine, Muon
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.spec import Build, describe
@@ -154,6 +156,37 @@ class Classifier:
         return TrainedClassifier(taught_once(self.recipe(None), known, self.seed, run), self.codec, run.device)
 
 
+@dataclass(frozen=True)
+class DeepClassifier(Classifier):
+    """A `Classifier` for photographs: a residual network of `stages` stages, trained by Muon.
+
+    Args:
+        blocks: residual blocks a stage.
+        mirror: whether pictures are mirrored at random in training.
+        weight_decay: per unit of learning rate.
+    """
+
+    blocks: int = 2
+    mirror: bool = False
+    weight_decay: float = 0.05
+
+    def recipe(self, data: Any) -> Recipe:
+        """The recipe by which our own trainer trains it."""
+        channels, *sizes = self.codec.blank(1).shape[1:]
+        net = Build(
+            ResidualClassifier,
+            channels=channels,
+            classes=self.classes,
+            width=self.width,
+            stages=self.stages,
+            blocks=self.blocks,
+            dims=len(sizes),
+        )
+        optim = Muon(lr=self.lr, weight_decay=self.weight_decay, rate=Cosine(warmup=10 * self.batch))
+        augment = Mirror() if self.mirror else None
+        return replace(super().recipe(data), model=net, optim=optim, augment=augment)
+
+
 def require_told(model: Model, labels: Sequence[str]) -> None:
     """Refuse a model that is not conditioned on each of `labels`; Raises UserError."""
     for name in labels:
@@ -171,7 +204,7 @@ class TrainedClassifier:
         device: where it runs.
     """
 
-    net: ConvClassifier
+    net: Network
     codec: Any
     device: torch.device
 

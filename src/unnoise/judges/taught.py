@@ -13,7 +13,7 @@ from unnoise import cache
 from unnoise.core.objective import Objective
 from unnoise.data.dataset import Columns
 from unnoise.data.stream import batches
-from unnoise.nets import ConvClassifier
+from unnoise.nets import ConvClassifier, ResidualClassifier
 from unnoise.optim import AdamW, Cosine
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
@@ -24,6 +24,9 @@ from unnoise.train import train
 WEIGHTS = Path(__file__).parent / "weights"
 """Weights that come with the package, made by `benchmarks/judges.py`."""
 KIND = "classifier"
+
+Network = ConvClassifier | ResidualClassifier
+"""Of a judge."""
 
 
 def judge_recipe(
@@ -42,13 +45,13 @@ def judge_recipe(
     )
 
 
-def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) -> ConvClassifier:
+def taught(recipe: Recipe, columns: Columns, seed: int, device: torch.device) -> Network:
     """The network of a judge's recipe, trained on `columns`; `seed` is of its weights and of their order."""
     state = State(recipe, seed, device, recipe.samples)
     for _ in train(recipe, state, batches(columns, recipe.batch, seed=seed, device=device), Runtime(device)):
         pass
     net = state.components["model"]
-    assert isinstance(net, ConvClassifier)
+    assert isinstance(net, Network)
     return net.eval()
 
 
@@ -58,7 +61,7 @@ def key(recipe: Recipe, columns: Columns, seed: int) -> dict[str, Any]:
     return {"recipe": followed, "seed": seed, "data": cache.digest_of(columns)}
 
 
-def taught_once(recipe: Recipe, columns: Columns, seed: int, run: Runtime) -> ConvClassifier:
+def taught_once(recipe: Recipe, columns: Columns, seed: int, run: Runtime) -> Network:
     """`taught`, or the weights that were once learned so: those of this package, or of an earlier call.
 
     Weights that come with the package are known by `key`; those of an earlier call also by the code and the kind of
@@ -77,6 +80,6 @@ def taught_once(recipe: Recipe, columns: Columns, seed: int, run: Runtime) -> Co
         weights = cache.tensors(KIND, {**known, **more}, make, run)
     assert isinstance(recipe.model, Build)
     net = recipe.model()
-    assert isinstance(net, ConvClassifier)
+    assert isinstance(net, Network)
     net.load_state_dict(dict(weights))
     return net.to(run.device).eval()

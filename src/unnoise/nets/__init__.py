@@ -6,10 +6,19 @@ network can be rebuilt from its own attributes. Nothing here moves, casts or syn
 """
 
 from unnoise.nets.autoencoder import Autoencoder, PatchDiscriminator
-from unnoise.nets.classifier import ConvClassifier
+from unnoise.nets.classifier import ConvClassifier, ResidualClassifier
 from unnoise.nets.egnn import EGNN
 from unnoise.nets.mlp import MLP
 from unnoise.nets.transformer import Transformer
 from unnoise.nets.unet import UNet
 
-__all__ = ["EGNN", "MLP", "Autoencoder", "ConvClassifier", "PatchDiscriminator", "Transformer", "UNet"]
+__all__ = [
+    "EGNN",
+    "MLP",
+    "Autoencoder",
+    "ConvClassifier",
+    "PatchDiscriminator",
+    "ResidualClassifier",
+    "Transformer",
+    "UNet",
+]

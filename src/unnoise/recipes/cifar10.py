@@ -1,6 +1,12 @@
-"""CIFAR-10, unconditional: small photographs at 32 pixels.
+"""CIFAR-10, unconditional: small photographs at 32 pixels, made for minutes of one GPU.
 
-A network small enough to begin learning within minutes on one GPU; not tuned. `cifar10_classes` is told the class.
+    unnoise train cifar10 --minutes 7 --compile --capture    # on one H200 4.65 M pictures, as many as stand here
+    unnoise evaluate runs/cifar10 -n 10000 --repeats 3
+
+Tuned for quality after minutes: little work at 32 pixels and more below, Muon, a decay over the second half, samples
+guided by the network as it was after a quarter of its training (autoguidance). After 7 minutes of one H200 FD-1280 of
+3 x 10,000 samples against the 50,000 training pictures is 0.559 +- 0.007 (0.783 +- 0.009 without that guidance; the
+real test set is at 0.196): benchmarks/results/cifar10_minutes.json. `cifar10_classes` is told the class.
 """
 
 from unnoise.core.denoiser import Preconditioned
@@ -8,12 +14,12 @@ from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm
 from unnoise.data import Cifar10
-from unnoise.judges import Distances
+from unnoise.judges import ClassificationAccuracy, DeepClassifier, Distances, Several
 from unnoise.modality import Image, Labels
 from unnoise.nets import UNet
-from unnoise.optim import AdamW, Trapezoid
+from unnoise.optim import Muon, Trapezoid
 from unnoise.recipe import Recipe, Sampling
-from unnoise.sample import Heun
+from unnoise.sample import DPMpp2M
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build
 
@@ -25,33 +31,37 @@ def recipe(classes: int = 0) -> Recipe:
         classes: that the network is told of, in the column "label"; 0: none.
     """
     labels = {"label": classes} if classes else {}
+    codec = Image(shape=(3, 32, 32))
+    learner = DeepClassifier(
+        codec, classes=10, width=64, stages=3, samples=1_500_000, batch=512, lr=5e-3, shift=4, mirror=True
+    )
     net = Build(
         UNet,
         channels=3,
         width=64,
-        multipliers=(1, 1.5, 2),
+        multipliers=(1, 4, 4),
         blocks=2,
         attention=(2,),
-        head_width=32,
+        head_width=64,
         resample="strided",
-        dropout=0.1,
         labels=labels,
     )
     return Recipe(
         name="cifar10_classes" if labels else "cifar10",
         data=Cifar10(),
-        codec=Image(shape=(3, 32, 32)),
+        codec=codec,
         conditioner=Labels(labels) if labels else None,
         model=Build(Preconditioned, net=net, parameterization=Edm(sigma_data=0.5)),
         objective=Denoising(density=LogNormalSigma(mean=-1.2, std=1.2), drop=0.1 if labels else 0.0),
-        optim=AdamW(lr=1e-3, rate=Trapezoid(warmup=10_000, decay=0.5)),
-        batch=128,
-        samples=2_000_000,
+        optim=Muon(lr=1.5e-3, rate=Trapezoid(warmup=20_000, decay=0.5)),
+        batch=256,
+        samples=4_650_000,
         sampling=Sampling(
-            sampler=Heun(),
+            sampler=DPMpp2M(),
             grid=KarrasGrid(sigma_min=0.005, sigma_max=80),
             steps=18,
             guidance=1.3 if labels else 1.0,
+            autoguidance=1.0 if labels else 1.5,
         ),
-        judge=Distances(),
+        judge=Several((Distances(), ClassificationAccuracy(learner))) if labels else Distances(),
     )

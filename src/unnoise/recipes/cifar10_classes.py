@@ -1,4 +1,8 @@
-"""CIFAR-10, class-conditional: `cifar10` with a network that is told the class, and guidance; not tuned."""
+"""CIFAR-10, class-conditional: `cifar10` with a network that is told the class, and guidance.
+
+unnoise train cifar10_classes --minutes 20 --compile --capture
+unnoise evaluate runs/cifar10_classes -n 50000 --capture   # 20,000 at least: the classification accuracy score too
+"""
 
 from unnoise.recipe import Recipe
 from unnoise.recipes import cifar10
