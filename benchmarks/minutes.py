@@ -43,6 +43,7 @@ from unnoise.state import State
 from unnoise.train import train
 from unnoise.trial import Trial
 
+WINDOW = 100
 SEED = 50_000_000
 """Of the first sample; choices are made on others."""
 
@@ -67,6 +68,8 @@ class Trunk:
         self.kept: list[tuple[int, dict[str, torch.Tensor]]] = []
         """Where autoguidance asks for it, averages as training went on: after how many samples, and the weights."""
         self.weaker: Any = None
+        self.losses: list[tuple[int, float]] = []
+        """After how many samples, and the loss of the `WINDOW` steps before."""
         if o.compile:
             for module in self.state.networks.values():
                 (module.net if isinstance(module, Preconditioned) else module).compile()
@@ -86,6 +89,8 @@ class Trunk:
                 else:
                     clock.seconds += now - began
                 began, clock.samples = now, clock.samples + self.recipe.batch
+                if n % WINDOW == 0:
+                    self.losses.append((state.seen, state.read_window(Runtime(self.device))["loss"]))
                 if any(way.autoguidance != 1 for way in self.ways) and snapshot_due(state.seen, self.recipe.batch):
                     named = state.ema.state(self.average).items()
                     own = {k.removeprefix("model."): x.clone() for k, x in named if k.startswith("model.")}
@@ -105,7 +110,7 @@ class Trunk:
         state, clock = self.state, replace(self.clock)
         networks = {k: {n: x.clone() for n, x in m.state_dict().items()} for k, m in state.networks.items()}
         groups = {k: {n: x.clone() for n, x in g.items()} for k, g in state.groups().items()}
-        seen, batch, kept = state.seen, self.recipe.batch, len(self.kept)
+        seen, batch, kept, losses = state.seen, self.recipe.batch, len(self.kept), len(self.losses)
         state.total = -(-round(seen / (1 - share)) // batch) * batch
         try:
             yield
@@ -116,7 +121,7 @@ class Trunk:
                         x.copy_(networks[k][n])
             state.load(groups)
             state.seen, state.total, self.clock = seen, None, clock
-            del self.kept[kept:]
+            del self.kept[kept:], self.losses[losses:]
 
     def model(self, sampling: Sampling) -> Model:
         """The model as it stands, with the weaker network that this sampling needs."""
@@ -220,6 +225,7 @@ def main() -> None:
                 trunk.advance(None)
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
+                point["loss"] = list(trunk.losses)
                 if o.save:
                     keep(trunk, o.save / f"{o.recipe}-{minutes:g}")
                 repeats = 3 if minutes in o.many else 1

@@ -32,7 +32,7 @@ from unnoise.errors import UserError
 from unnoise.judges import Classifier, Means
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
-from unnoise.nets import MLP, ConvClassifier, UNet
+from unnoise.nets import MLP, ConvClassifier, ResidualClassifier, UNet
 from unnoise.optim import AdamW, InverseSqrt, Muon, Trapezoid
 from unnoise.recipe import Phase, Recipe, Sampling
 from unnoise.recipes.digits import recipe as digits
@@ -83,6 +83,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Remote": {"urls": ("https://a.org/b.gz",), "sha256": "0" * 64, "size": 7},
     "Distances": {"features": Means(3)},
     "Classifier": {"codec": Image(shape=(1, 8, 8)), "classes": 10},
+    "DeepClassifier": {"codec": Image(shape=(1, 8, 8)), "classes": 10},
     "InverseSqrt": {"warmup": 5, "reference": 7},
     "Phase": {"objective": Denoising(), "modules": ("model", "critic"), "optim": AdamW(lr=0.5), "every": 3},
     "Recipe": {
@@ -190,6 +191,7 @@ MODULES: list[tuple[type[Any], dict[str, Any]]] = [
     (MLP, {"channels": 2, "width": 8, "labels": {"label": 3}}),
     (UNet, {"channels": 1, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_width": 8}),
     (ConvClassifier, {"channels": 1, "classes": 4, "width": 8}),
+    (ResidualClassifier, {"channels": 1, "classes": 4, "width": 8}),
     (Preconditioned, {"net": Build(MLP, channels=2, width=8), "parameterization": V(), "noise": ClippedLogSnr()}),
     (Preconditioned, {"net": Build(MLP, channels=2, width=8), "parameterization": Edm(), "interval": (-9, math.inf)}),
 ]

@@ -12,10 +12,10 @@ from safetensors import safe_open
 
 from unnoise import cache, recipes
 from unnoise.core.rng import Rng
-from unnoise.data import Digits, Mnist
+from unnoise.data import Digits, Mirror, Mnist
 from unnoise.errors import UserError
 from unnoise.evaluate import references
-from unnoise.judges import Classifier, Several
+from unnoise.judges import Classifier, DeepClassifier, Several
 from unnoise.judges.classifier import Classification, shifted
 from unnoise.judges.taught import WEIGHTS
 from unnoise.judges.taught import key as key_of
@@ -60,6 +60,16 @@ def test_training_is_a_function_of_the_seed() -> None:
         replace(small, seed=seed).train(train, torch.device("cpu")).features(train["x"][:20]) for seed in (0, 0, 1)
     )
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_a_deep_judge_reads_held_out_digits_and_sees_some_mirrored() -> None:
+    data = Digits().load()
+    deep = DeepClassifier(CODEC, 10, width=16, stages=2, blocks=1, samples=12_800, batch=64, lr=5e-3)
+    assert isinstance(deep, Judge) and build(describe(deep)) == deep
+    recipe = deep.recipe(None)
+    assert (recipe.augment, replace(deep, mirror=True).recipe(None).augment) == (None, Mirror())
+    reader = deep.train(data.train, torch.device("cpu"))
+    assert float((reader.read(data.held_out["x"]) == data.held_out["label"]).double().mean()) >= 0.97
 
 
 def test_it_is_a_judge_and_a_value() -> None:

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unnoise.nets import MLP, ConvClassifier
+from unnoise.nets import MLP, ConvClassifier, ResidualClassifier
 
 
 def test_mlp_is_zero_at_first_then_told_everything(perturb: Callable) -> None:
@@ -40,9 +41,16 @@ def test_mlp_learns_the_noise_level() -> None:
     assert loss < 0.1  # ignoring c: 0.5
 
 
-def test_classifier_learns_quadrants() -> None:
+@pytest.mark.parametrize(
+    "net",
+    [
+        ConvClassifier(channels=1, classes=4, width=8, dropout=0.1),
+        ResidualClassifier(channels=1, classes=4, width=8, stages=2, blocks=1),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_classifier_learns_quadrants(net: nn.Module) -> None:
     """Which quadrant holds the blob? The mean over positions knows by the zero-padded borders."""
-    net = ConvClassifier(channels=1, classes=4, width=8, dropout=0.1)
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
     truth = torch.arange(256) % 4
     x = 0.3 * torch.randn(256, 1, 8, 8)
@@ -57,8 +65,19 @@ def test_classifier_learns_quadrants() -> None:
     assert (net(x[128:]).argmax(dim=1) == truth[128:]).float().mean() > 0.95
 
 
-def test_classifier_rows_are_independent_and_logits_linear_in_features() -> None:
-    net = ConvClassifier(channels=2, classes=3, width=4, hidden=8).eval()
+@pytest.mark.parametrize(
+    "net",
+    [
+        ConvClassifier(channels=2, classes=3, width=4, hidden=8),
+        ResidualClassifier(channels=2, classes=3, width=4, stages=3, blocks=2),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_classifier_rows_are_independent_and_logits_linear_in_features(net: Any) -> None:
+    net.eval()
+    with torch.no_grad():
+        for p in net.parameters():  # some begin at zero
+            p.add_(0.1 * torch.randn_like(p))
     x = torch.randn(3, 2, 9, 13)
     torch.testing.assert_close(net(x), torch.cat([net(row[None]) for row in x]), rtol=0, atol=1e-5)
     torch.testing.assert_close(net(x), net.outer(net.features(x)))
@@ -67,7 +86,12 @@ def test_classifier_rows_are_independent_and_logits_linear_in_features() -> None
 
 
 @pytest.mark.parametrize(
-    "net", [MLP(channels=2, width=8, labels={"a": 2}, vector=3), ConvClassifier(channels=1, classes=3, width=4, dims=1)]
+    "net",
+    [
+        MLP(channels=2, width=8, labels={"a": 2}, vector=3),
+        ConvClassifier(channels=1, classes=3, width=4, dims=1),
+        ResidualClassifier(channels=1, classes=3, width=4, dims=3, blocks=1),
+    ],
 )
 def test_rebuilt_from_attributes(net: nn.Module) -> None:
     again = type(net)(**{name: getattr(net, name) for name in inspect.signature(type(net)).parameters})

@@ -6,7 +6,7 @@ from torch import nn
 
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.parameterization import Edm
-from unnoise.nets import EGNN, MLP, ConvClassifier, Transformer, UNet
+from unnoise.nets import EGNN, MLP, ConvClassifier, ResidualClassifier, Transformer, UNet
 from unnoise.nets.autoencoder import Autoencoder, PatchDiscriminator
 from unnoise.nets.published import ddpm_cifar10
 from unnoise.optim import hidden_matrices
@@ -41,6 +41,7 @@ def others(*modules: nn.Module) -> set[str]:
             | {"layers.0.distances.weight", "layers.0.weight.weight", "layers.0.move.2.weight"},
         ),
         (ConvClassifier(channels=3, classes=10, width=8), {"body.0.0.weight", "outer.weight"}),
+        (ResidualClassifier(channels=3, classes=10, width=8), {"stem.weight", "outer.weight"}),
         (
             Autoencoder(channels=3, width=8, multipliers=(1, 2)),
             {"encoder.0.weight", "encoder.6.weight", "decoder.0.weight", "head.weight"},
