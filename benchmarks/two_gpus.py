@@ -4,8 +4,8 @@
     python benchmarks/two_gpus.py --device cpu --small --seconds 1          tiny networks and Gloo: does it run?
 
 The 64-pixel network of ADM (296 million parameters, bf16 where the GPU has it) on random pictures, `--batch` a process;
-and the recipe `cifar10` on its own pictures, whose batch is divided among the processes. Each case is started by
-torchrun for itself. Besides: the most memory that the main process took of its GPU while it trained and while a
+and the recipe `cifar10` on its own pictures, with the recipe's batch in each process. Each case is started by torchrun
+for itself. Besides: the most memory that the main process took of its GPU while it trained and while a
 checkpoint was written, and the seconds of that. `--compile` is for networks that each process holds whole.
 """
 
@@ -33,6 +33,7 @@ from unnoise.data.stream import batches
 from unnoise.modality import Image, Labels
 from unnoise.nets import UNet
 from unnoise.nets.published import adm
+from unnoise.optim import AdamW
 from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, launch
 from unnoise.spec import Build, fields_of
@@ -47,13 +48,18 @@ CASES = [
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_width": 8}
 
 
-def recipe_of(network: str, batch: int, small: bool) -> Recipe:
-    """The recipe `cifar10`, or the same with the network of ADM and batches of `batch`; small: with little ones."""
+def recipe_of(network: str, processes: int, batch: int, small: bool) -> Recipe:
+    """The recipe `cifar10`, or the same with ADM's network and optimiser and batches of `batch`, in each process.
+
+    Small: with little networks and pictures.
+    """
     base = recipes.load("cifar10")[0]
+    base = replace(base, batch=base.batch * processes)
     size, net = 32, base.model.args["net"]
     if network == "adm64":
         size, net = 64, Build(UNet, **fields_of(adm(64, learned_variance=False)))
-        base = replace(base, conditioner=Labels({"label": 1000}), batch=batch)
+        optim = AdamW(lr=1e-4, weight_decay=0.05)
+        base = replace(base, conditioner=Labels({"label": 1000}), batch=batch * processes, optim=optim)
     if small:
         size, net = size // 4, net.replace(**TINY)
     model = Build(Preconditioned, **{**base.model.args, "net": net})
@@ -64,9 +70,10 @@ def columns_of(recipe: Recipe, network: str, small: bool, device: torch.device) 
     """The pictures of the recipe; random ones for the network of ADM, and where all is small."""
     if network == "cifar10" and not small:
         return dict(recipe.data.load().train)
-    size, classes = recipe.codec.shape, recipe.conditioner.classes["label"]
-    x = torch.randint(256, (1024, *size), dtype=torch.uint8, device=device)
-    return {"x": x, "label": torch.randint(classes, (1024,), device=device)}
+    x = torch.randint(256, (1024, *recipe.codec.shape), dtype=torch.uint8, device=device)
+    if recipe.conditioner is None:
+        return {"x": x}
+    return {"x": x, "label": torch.randint(recipe.conditioner.classes["label"], (1024,), device=device)}
 
 
 def rate(steps: Iterator[Any], skip: int, seconds: float, run: Runtime) -> float:
@@ -95,7 +102,7 @@ def measure(o: argparse.Namespace) -> None:
     """One case, in each of its processes."""
     with launch(o.device) as run:
         run = run.sharding() if o.case[2] == "sharded" else run
-        recipe = recipe_of(o.case[0], o.batch * run.world, o.small)
+        recipe = recipe_of(o.case[0], run.world, o.batch, o.small)
         precision = default_precision(run.device)
         shard = run.distribute if run.sharded else None
         state = State(recipe, 0, run.device, None, PRECISIONS[precision], shard=shard)
