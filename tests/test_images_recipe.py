@@ -242,9 +242,10 @@ def test_a_run_of_pictures_larger_than_memory_resumes_to_the_sample(cli: Callabl
 
 
 def test_data_size_and_mirror_of_other_recipes(cli: Callable[..., Result], tmp_path: Path) -> None:
-    changed, _ = load("flowers", data="somewhere", size=128, mirror=True)
-    assert changed.data == Flowers(size=128, path="somewhere") and changed.augment == Mirror()
-    assert changed.codec == Image((3, 128, 128))
+    changed, _ = load("flowers", data="somewhere", size=128)
+    assert changed.data == Flowers(size=128, path="somewhere") and changed.codec == Image((3, 128, 128))
+    assert load("nuclei", mirror=True)[0].augment == Mirror()
+    refused(cli("train", "flowers", "--mirror"), "flowers has augment=.* already: leave --mirror out")
     refused(cli("train", "flowers", "--size", 100), "come in size 32, 64 or 128, got size=100")
     refused(cli("train", "flowers", "--size", "64x96"), "size")
     refused(cli("train", "digits", "--data", "x"), "--data says nothing to digits: its source Digits has no path")
@@ -269,7 +270,7 @@ def test_data_size_and_mirror_of_other_recipes(cli: Callable[..., Result], tmp_p
 @pytest.mark.parametrize("size", [(3, 5), (4, 4), (1, 1)], ids=str)
 def test_a_deep_network_takes_pictures_smaller_than_its_strides(size: tuple[int, int]) -> None:
     """It repeats their border up to a multiple, and cuts it off again; the recipe refuses them all the same."""
-    net = load("flowers")[0].model.args["net"].replace(labels={})()  # type: ignore[attr-defined]
+    net = load("flowers")[0].model.args["net"].replace(labels={}, vectors={})()  # type: ignore[attr-defined]
     with torch.no_grad():
         assert net(torch.zeros(2, 3, *size), torch.zeros(2)).shape == (2, 3, *size)
 

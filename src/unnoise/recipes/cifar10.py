@@ -63,5 +63,5 @@ def recipe(classes: int = 0) -> Recipe:
             guidance=1.3 if labels else 1.0,
             autoguidance=1.0 if labels else 1.5,
         ),
-        judge=Several((Distances(), ClassificationAccuracy(learner))) if labels else Distances(),
+        judge=Several((Distances(), ClassificationAccuracy(learner, count=1000))) if labels else Distances(),
     )

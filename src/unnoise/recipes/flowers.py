@@ -1,47 +1,58 @@
 """Oxford Flowers-102 at 64 pixels, class-conditional, trained on the official 2,040 pictures.
 
-The smallest credible network; not tuned. Every class has 20 pictures to learn from: watch memorisation.
+    unnoise train flowers --minutes 20 --compile --capture    # one GPU
+    unnoise evaluate runs/flowers -n 10240 --capture          # 10,000 at least: the classification accuracy score too
+
+Every class has 20 pictures to learn from, which a network soon knows by heart: they are flipped, scaled, turned,
+stretched and moved in training, and the network is told how (`Augment`), so that samples are as the data are. First
+settings, after those of `cifar10`; watch memorisation.
 """
 
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
 from unnoise.core.parameterization import Edm
-from unnoise.data import Flowers
-from unnoise.judges import Distances
-from unnoise.modality import Image, Labels
+from unnoise.data import Augment, Flowers
+from unnoise.judges import ClassificationAccuracy, DeepClassifier, Distances, Several
+from unnoise.modality import Augmented, Image, Labels
 from unnoise.nets import UNet
-from unnoise.optim import AdamW, Trapezoid
+from unnoise.optim import Muon, Trapezoid
 from unnoise.recipe import Recipe, Sampling
-from unnoise.sample import Heun
+from unnoise.sample import DPMpp2M
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build
 
 
 def recipe() -> Recipe:
     """The recipe."""
+    codec = Image(shape=(3, 64, 64))
     net = Build(
         UNet,
         channels=3,
-        width=32,
-        multipliers=(1, 2, 3, 4),
+        width=64,
+        multipliers=(1, 2, 4, 4),
         blocks=2,
-        attention=(8,),
-        head_width=32,
+        attention=(4, 8),
+        head_width=64,
         resample="strided",
         dropout=0.1,
         labels={"label": 102},
+        vectors={"augment": 9},
+    )
+    learner = DeepClassifier(
+        codec, classes=102, width=48, stages=4, samples=400_000, batch=256, lr=5e-3, shift=6, mirror=True
     )
     return Recipe(
         name="flowers",
         data=Flowers(size=64),
-        codec=Image(shape=(3, 64, 64)),
-        conditioner=Labels({"label": 102}),
+        codec=codec,
+        conditioner=Augmented(Labels({"label": 102})),
+        augment=Augment(p=0.15),
         model=Build(Preconditioned, net=net, parameterization=Edm(sigma_data=0.55)),
         objective=Denoising(density=LogNormalSigma(mean=-0.8, std=1.4), drop=0.1),
-        optim=AdamW(lr=1e-3, rate=Trapezoid(warmup=10_000, decay=0.5)),
-        batch=128,
-        samples=1_000_000,
-        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=18, guidance=1.3),
-        judge=Distances(count=5000),
+        optim=Muon(lr=1e-3, rate=Trapezoid(warmup=20_000, decay=0.5)),
+        batch=256,
+        samples=4_000_000,
+        sampling=Sampling(sampler=DPMpp2M(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=24, guidance=1.3),
+        judge=Several((Distances(count=5000), ClassificationAccuracy(learner, count=5000, least=10_000))),
     )
