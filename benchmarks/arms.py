@@ -19,18 +19,16 @@ from typing import Any
 
 import record
 import torch
-from minutes import Trunk
+from minutes import Trunk, measured
 
 from unnoise import recipes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
-from unnoise.metrics.figure import as_json
 from unnoise.nets import kernels
 from unnoise.optim import Trapezoid
 from unnoise.override import override
 from unnoise.recipe import Recipe
-from unnoise.runtime import Runtime, pick_device
-from unnoise.trial import Trial
+from unnoise.runtime import pick_device
 
 SEED = 7_000_000
 
@@ -47,25 +45,23 @@ def recipe_of(name: str, common: list[str], arm: list[str]) -> Recipe:
 
 def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> dict[str, Any]:
     """One arm, trained and measured."""
-    trunk, here = Trunk(recipe, data, device, o), Runtime(device)
-    rate = getattr(recipe.optim, "rate", None)
-    assert isinstance(rate, Trapezoid) and recipe.judge is not None
+    trunk, rate = Trunk(recipe, data, device, o), getattr(recipe.optim, "rate", None)
+    if not isinstance(rate, Trapezoid):
+        raise UserError(f"the rate of {recipe.name} is {rate}, not a Trapezoid")
     trunk.advance(o.seconds * (1 - rate.decay))
-    trunk.state.total = round(trunk.state.seen / (1 - rate.decay)) // recipe.batch * recipe.batch
-    trunk.advance(None)
-    result: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in trunk.state.components["model"].parameters()),
-        "seen": trunk.state.seen,
-        "seconds": trunk.clock.seconds,
-        "loss": trunk.losses,
-        "averages": {},
-    }
-    for width in recipe.widths:
-        trial = Trial(o.n, 1, SEED, {"batch": o.batch}, run=here)
-        with trunk.state.averaged(width), torch.compiler.set_stance("force_eager" if o.compile else "default"):
-            figures = recipe.judge(trunk.model(trunk.ways[0]), data, trial)
-        result["averages"][f"{width:g}"] = as_json(figures)
-    return result
+    averages = {}
+    with trunk.branch(rate.decay):
+        trunk.advance(None)
+        for width in recipe.widths:
+            trunk.average = width
+            averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, SEED)
+        return {
+            "parameters": sum(p.numel() for p in trunk.state.components["model"].parameters()),
+            "seen": trunk.state.seen,
+            "seconds": trunk.clock.seconds,
+            "loss": list(trunk.losses),
+            "averages": averages,
+        }
 
 
 def main() -> None:
@@ -95,7 +91,7 @@ def main() -> None:
         try:
             with kernels.using("auto"):
                 arms[name] = found = run(recipe, data, device, o)
-            first = {k: v[0]["samples"] for k, v in found["averages"].items()}
+            first = {k: v["figures"][0]["samples"] for k, v in found["averages"].items()}
             loss = f", loss {found['loss'][-1][1]:.4f}" if found["loss"] else ""
             print(f"{name}: {found['seen']:,} samples{loss}, by average {first}", flush=True)
         except (UserError, RuntimeError, ArithmeticError) as e:

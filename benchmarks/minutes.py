@@ -44,6 +44,7 @@ from unnoise.train import train
 from unnoise.trial import Trial
 
 WINDOW = 100
+"""Steps whose mean loss is kept."""
 SEED = 50_000_000
 """Of the first sample; choices are made on others."""
 
@@ -154,12 +155,14 @@ def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
     ]
 
 
-def measured(trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace) -> dict[str, Any]:
+def measured(
+    trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace, seed: int = SEED
+) -> dict[str, Any]:
     """The judge's figures of averaged weights, and the seconds that sampling took for all repeats."""
     recipe, state = trunk.recipe, trunk.state
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
-    trial = Trial(n, repeats, SEED, settings, run=Runtime(trunk.device))
+    trial = Trial(n, repeats, seed, settings, run=Runtime(trunk.device))
     with (
         state.averaged(trunk.average),
         torch.compiler.set_stance("force_eager" if o.compile else "default"),

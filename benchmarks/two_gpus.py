@@ -58,7 +58,7 @@ def recipe_of(network: str, processes: int, batch: int, small: bool) -> Recipe:
     size, net = 32, base.model.args["net"]
     if network == "adm64":
         size, net = 64, Build(UNet, **fields_of(adm(64, learned_variance=False)))
-        optim = AdamW(lr=1e-4, weight_decay=0.05)
+        optim = AdamW(lr=1e-4)
         base = replace(base, conditioner=Labels({"label": 1000}), batch=batch * processes, optim=optim)
     if small:
         size, net = size // 4, net.replace(**TINY)

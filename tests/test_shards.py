@@ -35,8 +35,9 @@ from unnoise.model import Model
 from unnoise.nets import MLP, Transformer, UNet
 from unnoise.nets.published import ddpm_cifar10
 from unnoise.optim import AdamW
+from unnoise.parts import whole
 from unnoise.recipe import Recipe, Sampling
-from unnoise.runtime import Runtime, _blocks, launch, whole
+from unnoise.runtime import Runtime, _blocks, launch
 from unnoise.sample import Heun
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build

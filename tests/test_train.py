@@ -35,8 +35,9 @@ from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
 from unnoise.nets import MLP, Autoencoder, ConvClassifier, PatchDiscriminator, UNet
 from unnoise.optim import AdamW, Cosine, Muon, Trapezoid
+from unnoise.parts import whole
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, default_precision, launch, whole
+from unnoise.runtime import Runtime, default_precision, launch
 from unnoise.spec import Build
 from unnoise.state import State
 from unnoise.train import NonFinite, Progress, train

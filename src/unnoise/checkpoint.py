@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from unnoise import shards
 from unnoise.errors import UserError
-from unnoise.runtime import Runtime, divided, is_sharded
+from unnoise.parts import divided, is_sharded
+from unnoise.runtime import Runtime
 from unnoise.spec import build, describe
 
 FORMAT = 2

@@ -226,26 +226,6 @@ class Runtime:
 # Sharded networks: what torch needs for them takes half a second to import, which nobody else should wait for ---------
 
 
-def is_sharded(x: Tensor) -> bool:
-    """Whether this process holds a part of the tensor only (a DTensor)."""
-    return hasattr(x, "full_tensor")
-
-
-def whole(x: Tensor) -> Tensor:
-    """All of a tensor that may be sharded, on each process's device; all processes ask for it together."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
-
-
-def divided(x: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which every process has, on the device of `like` and sharded as `like` is, if it is."""
-    if not is_sharded(like) or is_sharded(x):
-        return x.to(like.device)
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(like, DTensor)
-    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
 def _blocks(module: nn.Module) -> list[nn.Module]:
     """The parts of a network that are gathered one at a time; what is left of it is gathered as one.
 

@@ -27,9 +27,10 @@ from unnoise.forecast import forecast
 from unnoise.log import JsonLines, Logger, say
 from unnoise.model import Model
 from unnoise.optim import snapshot_due
+from unnoise.parts import whole
 from unnoise.preview import preview
 from unnoise.recipe import Recipe
-from unnoise.runtime import Runtime, whole
+from unnoise.runtime import Runtime
 from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import describe
 from unnoise.state import State

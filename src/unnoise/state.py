@@ -14,8 +14,9 @@ from unnoise.core.objective import EDGES
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, hidden_matrices
+from unnoise.parts import divided
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, divided
+from unnoise.runtime import Runtime
 
 
 class State:

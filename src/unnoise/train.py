@@ -19,8 +19,9 @@ from unnoise.core.objective import Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import guarded_step
+from unnoise.parts import whole
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, whole
+from unnoise.runtime import Runtime
 from unnoise.state import State, names_of, own_generators, parameters_of
 
 AUGMENT = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -98,19 +98,19 @@ class Classifier:
     compared: int = 10_000
     halves: bool = False
 
+    network: ClassVar[type[Network]] = ConvClassifier
+
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
         channels, *sizes = self.codec.blank(1).shape[1:]
-        net = Build(
-            ConvClassifier,
-            channels=channels,
-            classes=self.classes,
-            width=self.width,
-            stages=self.stages,
-            dims=len(sizes),
-        )
+        net = Build(self.network, channels=channels, classes=self.classes, dims=len(sizes), **self.shape)
         objective = Classification(self.label, self.shift)
         return judge_recipe(net, self.codec, objective, data, self.lr, self.batch, self.samples)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Of the network."""
+        return {"width": self.width, "stages": self.stages}
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -170,21 +170,17 @@ class DeepClassifier(Classifier):
     mirror: bool = False
     weight_decay: float = 0.05
 
+    network: ClassVar[type[Network]] = ResidualClassifier
+
     def recipe(self, data: Any) -> Recipe:
         """The recipe by which our own trainer trains it."""
-        channels, *sizes = self.codec.blank(1).shape[1:]
-        net = Build(
-            ResidualClassifier,
-            channels=channels,
-            classes=self.classes,
-            width=self.width,
-            stages=self.stages,
-            blocks=self.blocks,
-            dims=len(sizes),
-        )
         optim = Muon(lr=self.lr, weight_decay=self.weight_decay, rate=Cosine(warmup=10 * self.batch))
-        augment = Mirror() if self.mirror else None
-        return replace(super().recipe(data), model=net, optim=optim, augment=augment)
+        return replace(super().recipe(data), optim=optim, augment=Mirror() if self.mirror else None)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Of the network."""
+        return {**super().shape, "blocks": self.blocks}
 
 
 def require_told(model: Model, labels: Sequence[str]) -> None:

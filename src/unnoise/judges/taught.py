@@ -30,7 +30,7 @@ Network = ConvClassifier | ResidualClassifier
 
 
 def judge_recipe(
-    net: Build[ConvClassifier], codec: Any, objective: Objective, data: Any, lr: float, batch: int, samples: int
+    net: Build[Any], codec: Any, objective: Objective, data: Any, lr: float, batch: int, samples: int
 ) -> Recipe:
     """The recipe by which our own trainer trains a judge: `samples`, in whole batches."""
     return Recipe(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unnoise.optim.rate import Constant, Rate
+from unnoise.parts import whole
 
 
 class Guarded(NamedTuple):
@@ -123,8 +124,7 @@ def guarded_step(
     if not gradients:
         raise ValueError("no parameter has a gradient: was backward called, and do the parameters require gradients?")
     norm = nn.utils.get_total_norm(gradients, foreach=True)
-    if hasattr(norm, "full_tensor"):  # of shards: the sum is over all processes, and all find the same
-        norm = norm.full_tensor()
+    norm = whole(norm)  # of shards: the sum is over all processes, and all find the same
     if scale is not None:
         norm = norm / scale
     finite = norm.isfinite()

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.optim.parts import local
+from unnoise.parts import local
 
 WIDEST = 1 / math.sqrt(12)
 """The width of gamma = 0, where all weights since the start count alike."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from unnoise.optim.parts import gathered, local, part_of
 from unnoise.optim.rate import Constant, Rate
+from unnoise.parts import divided, gathered, local
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of Jordan et al. 2024: the slope at 0 as steep as a bounded iteration allows."""
@@ -89,13 +89,12 @@ class Muon:
         """The optimiser of `params`, its learning rate a float32 scalar tensor on their device.
 
         Its state is, of a matrix, "momentum" in the shape of the parameter; of others "step", "exp_avg", "exp_avg_sq".
+        Of sharded parameters each process keeps the momentum of its part; directions are gathered, a group of equal
+        shapes at a time, since a part of a matrix does not tell what makes the whole orthogonal.
 
         Args:
             params: all parameters.
             matrices: those among them that are orthogonalised, [n, k] or [out, in, *kernel], see `hidden_matrices`.
-
-        Of sharded parameters each process keeps the momentum of its part; directions are gathered, a group of equal
-        shapes at a time, since a part of a matrix does not tell what makes the whole orthogonal.
 
         Raises:
             ValueError: without parameters, with parameters on several devices, and for matrices that are not among
@@ -222,7 +221,7 @@ class _Muon(torch.optim.Optimizer):
             matrices = [_wide(u) for u in found]
             update = orthogonalised(torch.stack(matrices), self.spec.steps) * (-RMS * math.sqrt(longer) * lr)
             torch._foreach_copy_(matrices, list(update.unbind()))
-            parts = [part_of(u, params[i]) for u, i in zip(found, members, strict=True)]
+            parts = [local(divided(u, params[i])) for u, i in zip(found, members, strict=True)]
             torch._foreach_add_([own[i] for i in members], parts)
 
 
