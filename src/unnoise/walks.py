@@ -81,7 +81,8 @@ class Walks:
         if self.settings.autoguidance != 1 and self.weaker is None:
             raise UserError(
                 f"autoguidance {self.settings.autoguidance:g} needs a weaker network, which this model lacks: load it "
-                "from the folder of its run, Model.load(run, weaker=True), or leave autoguidance at 1"
+                "from the folder of its run, Model.load(run, weaker=True), or, where that is too young to keep one, "
+                "leave autoguidance at 1 (--autoguidance 1)"
             )
 
     def bound(self, cond: Cond) -> Any:

@@ -248,3 +248,13 @@ def test_a_recipe_that_asks_for_it(cli: Cli, tmp_path: Path) -> None:
     assert alone.weaker is None and np.array_equal(alone.sample(3, autoguidance=1.0), m.sample(3, autoguidance=1.0))
     code, err = cli("sample", "run/checkpoints/640", "--out", "y.npz")
     assert code == 2 and "autoguidance 2 needs a weaker network" in err
+
+
+def test_a_run_too_young_for_the_autoguidance_of_its_recipe_says_how_to_go_without(cli: Cli) -> None:
+    young = ["digits", "-s", "model.net.width=8", "-s", "sampling.autoguidance=1.5", "-s", "sampling.weaker=0.1"]
+    assert cli("train", *young, "--samples", 640, "--out", "young")[0] == 0
+    code, err = cli("sample", "young", "-n", 2, "--steps", 2, "--out", "a.npz")
+    assert code == 2 and err.endswith(
+        "where that is too young to keep one, leave autoguidance at 1 (--autoguidance 1)\n"
+    )
+    assert cli("sample", "young", "-n", 2, "--steps", 2, "--autoguidance", 1, "--out", "a.npz")[0] == 0
