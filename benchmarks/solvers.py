@@ -1,0 +1,96 @@
+"""Which solver, how many steps, how guided? The distances of one trained model's samples, each way beside its seconds.
+
+    python benchmarks/solvers.py SAVED [-n 10000] [--capture] [--out FILE.json]
+        --way '18 steps:' --way 'converged: steps=144; sampler=Heun()' --way 'guided: autoguidance=1.5'
+
+SAVED is a run or what `minutes.py --save` kept. A way is a name and assignments to what the model's `Sampling` says,
+separated by semicolons: steps=36, grid.sigma_min=0.002, sampler=Heun(). Each draws the same noise, from seeds that no
+reported figure is of, and its samples are compared with the training data as the recipe's judge `Distances` compares
+them. Beside that stand what blurring and noise change first: the mean of the pixels' values, their standard deviation
+and that of the difference between neighbours, as shares of those of the training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import record
+import torch
+from torch import Tensor
+
+from unnoise.data.dataset import loaded
+from unnoise.evaluate import compared
+from unnoise.judges import Distances, Several
+from unnoise.metrics.figure import as_json
+from unnoise.model import Model
+from unnoise.nets import kernels
+from unnoise.override import override
+from unnoise.recipe import Recipe, Sampling
+from unnoise.reference import mapped, references
+from unnoise.runtime import Runtime, pick_device
+from unnoise.spec import build
+from unnoise.trial import Trial
+
+SEED = 7_000_000
+
+
+def sampling_of(recipe: Recipe, way: str) -> tuple[str, Sampling]:
+    """The name of a way, and the recipe's sampling with its assignments."""
+    name, _, assignments = way.partition(":")
+    for assignment in filter(None, map(str.strip, assignments.split(";"))):
+        recipe = override(recipe, f"sampling.{assignment}")
+    return name, recipe.sampling
+
+
+def plain_statistics(x: Tensor) -> dict[str, float]:
+    """Of pictures: mean, standard deviation, and that of the difference between neighbours in a row."""
+    x = x.double()
+    return {"mean": float(x.mean()), "deviation": float(x.std()), "detail": float(x.diff(dim=-1).std())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("saved")
+    parser.add_argument("--way", action="append", required=True)
+    parser.add_argument("-n", type=int, default=10_000, help="samples")
+    parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
+    parser.add_argument("--capture", action="store_true")
+    parser.add_argument("--neighbours", action="store_true", help="precision, recall, density and coverage too")
+    parser.add_argument("--device")
+    parser.add_argument("--out", type=Path)
+    o = parser.parse_args()
+    device = pick_device(o.device)
+    torch.backends.cudnn.benchmark = True
+    model = Model.load(o.saved, device=device)
+    recipe: Recipe = build(model.facts["recipe"], lazy=True)
+    ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
+    judges = recipe.judge.judges if isinstance(recipe.judge, Several) else [recipe.judge]
+    judge = next(j for j in judges if isinstance(j, Distances))
+    data, reader = recipe.data.load(), judge.features.load(device)
+    trial = Trial(o.n, seed=SEED, settings={"batch": o.batch, "captured": o.capture}, run=Runtime(device))
+    real = references(reader, data, judge.compared, trial)
+    whole, found = plain_statistics(loaded(data.train["x"])), {}
+    widest = max(real, key=lambda k: real[k].train.shape[1])
+    for name, sampling in ways:
+        model.sampling, began = sampling, time.perf_counter()
+        with kernels.using("auto"):
+            raw = replace(trial).samples(model, like=data.train).raw
+        seconds, features = time.perf_counter() - began, mapped(reader, raw, trial)
+        figures = [
+            f
+            for k, of in real.items()
+            for f in compared([features[k]], of, k, trial, neighbours=o.neighbours and k == widest)
+        ]
+        shares = {k: v / whole[k] for k, v in plain_statistics(raw).items()}
+        found[name] = {"sampling_seconds": seconds, "shares": shares, "figures": as_json(figures)}
+        shown: dict[str, Any] = {f.name: f.samples for f in figures} | shares
+        print(f"{name}: {seconds:.1f} s  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
+        record.write(o.out, device, {"samples": o.n, "seed": SEED, "ways": found})
+
+
+if __name__ == "__main__":
+    main()
