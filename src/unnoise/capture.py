@@ -8,6 +8,7 @@ randomness of torch's own generators goes on in a graph as outside of it.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -41,8 +42,7 @@ class Captured:
 
     def __init__(self, call: Callable[[Mapping[str, Tensor]], Any], device: torch.device, warm: int = WARM) -> None:
         require_cuda(device)
-        self._call, self._left = call, warm
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._call, self._device, self._left = call, device, warm
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: dict[str, Tensor] = {}
         self._out: Any = None
@@ -73,7 +73,7 @@ class Captured:
             # Other threads, which load data, may go on with what they do.
             with (
                 _without_collection(),
-                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, stream=_STREAMS[self._device], capture_error_mode="thread_local"),
             ):
                 self._out = self._call(self._inputs)
         except RuntimeError as e:
@@ -93,11 +93,26 @@ class Captured:
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """Within, on the stream of the recording, where autograd's accumulators are then at home."""
-        outer = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(outer)
-        with torch.cuda.stream(self._stream):
+        outer, own = torch.cuda.current_stream(self._device), _STREAMS[self._device]
+        own.wait_stream(outer)
+        with torch.cuda.stream(own):
             yield
-        outer.wait_stream(self._stream)
+        outer.wait_stream(own)
+
+
+class _Streams(threading.local):
+    """One a thread and device, for all that it records: libraries set memory aside for each stream they ever see."""
+
+    def __init__(self) -> None:
+        self._held: dict[torch.device, torch.cuda.Stream] = {}
+
+    def __getitem__(self, device: torch.device) -> torch.cuda.Stream:
+        if device not in self._held:
+            self._held[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return self._held[device]
+
+
+_STREAMS = _Streams()
 
 
 @contextmanager
