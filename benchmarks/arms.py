@@ -19,7 +19,7 @@ from typing import Any
 
 import record
 import torch
-from minutes import Trunk, measured
+from minutes import CHOOSING, Trunk, measured
 
 from unnoise import recipes
 from unnoise.data.dataset import Dataset
@@ -29,8 +29,6 @@ from unnoise.optim import Trapezoid
 from unnoise.override import override
 from unnoise.recipe import Recipe
 from unnoise.runtime import pick_device
-
-SEED = 7_000_000
 
 
 def recipe_of(name: str, common: list[str], arm: list[str]) -> Recipe:
@@ -54,7 +52,7 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
         trunk.advance(None)
         for width in recipe.widths:
             trunk.average = width
-            averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, SEED)
+            averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, CHOOSING)
         return {
             "parameters": sum(p.numel() for p in trunk.state.components["model"].parameters()),
             "seen": trunk.state.seen,
@@ -93,7 +91,8 @@ def main() -> None:
                 arms[name] = found = run(recipe, data, device, o)
             first = {k: v["figures"][0]["samples"] for k, v in found["averages"].items()}
             loss = f", loss {found['loss'][-1][1]:.4f}" if found["loss"] else ""
-            print(f"{name}: {found['seen']:,} samples{loss}, by average {first}", flush=True)
+            shares = next(iter(found["averages"].values()))["shares"]
+            print(f"{name}: {found['seen']:,} samples{loss}, by average {first}, {shares}", flush=True)
         except (UserError, RuntimeError, ArithmeticError) as e:
             arms[name] = {"failed": f"{type(e).__name__}: {e}"}
             print(f"{name}: {arms[name]['failed']}", flush=True)

@@ -2,15 +2,18 @@
 
     python benchmarks/minutes.py cifar10 [--minutes 1 2 5 7] [--compile --capture] [--many 7] [--out FILE.json]
         [-s KEY=VALUE] [--judge 'Distances(features=Means())'] [--kernels fused] [--images runs/minutes]
-        [--autoguidance 1 1.5 2 --weaker 0.125 0.25] [--save FOLDER]
+        [--autoguidance 1 1.5 2 --weaker 0.125 0.25 [--choose 5000]] [--save FOLDER]
 
 The recipe's rate is to be a Trapezoid. The trunk trains at its constant learning rate; where a point's share of decay
 begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
 point's minutes are those of trunk and branch: every second in which steps are taken, from the first step on, its
 compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
-for the minutes in --many over three repeats and, beside them, of 50,000 samples. Each point is measured with each scale
-of --autoguidance and, unless that is 1, each --weaker network: the average after this share of the point's samples.
-What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and `evaluate` read.
+for the minutes in --many over three repeats and, beside them, of 50,000 samples. "shares" are plain statistics of the
+samples as shares of those of the training data: a distance does not say in which direction samples are off. Each point
+is measured with each scale of --autoguidance and, unless that is 1, each --weaker network: the average after this share
+of the point's samples. With --choose N the first way and the best of the others are, the best by the judge's first
+figure of N samples from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last
+of these ways, `unnoise sample` and `evaluate` read.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import torch
 
 from unnoise import recipes
 from unnoise.core.denoiser import Preconditioned
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, loaded
 from unnoise.data.stream import batches
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
@@ -45,8 +48,8 @@ from unnoise.trial import Trial
 
 WINDOW = 100
 """Steps whose mean loss is kept."""
-SEED = 50_000_000
-"""Of the first sample; choices are made on others."""
+SEED, CHOOSING = 50_000_000, 7_000_000
+"""Of the first sample, of those that are reported and of those that choices are made on."""
 
 
 @dataclass
@@ -172,8 +175,26 @@ def measured(
             trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these
         seconds = time.perf_counter() - began
         figures = recipe.judge(model, trunk.data, trial)
+        own = plain_statistics(trial.samples(model, 0, like=trunk.data.train).raw)
+    whole = plain_statistics(loaded(trunk.data.train["x"]))
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
-    return {"samples": n, "repeats": repeats, **way, "sampling_seconds": seconds, "figures": as_json(figures)}
+    found = {"sampling_seconds": seconds, "shares": {k: v / whole[k] for k, v in own.items()}}
+    return {"samples": n, "repeats": repeats, **way, **found, "figures": as_json(figures)}
+
+
+def plain_statistics(x: torch.Tensor) -> dict[str, float]:
+    """Mean, standard deviation, and that of the difference between neighbours along the last axis."""
+    x = x.double()
+    return {"mean": float(x.mean()), "deviation": float(x.std()), "detail": float(x.diff(dim=-1).std())}
+
+
+def choose(trunk: Trunk, o: argparse.Namespace) -> list[dict[str, Any]]:
+    """Leave the trunk its first way and the best of the others; what was found of these."""
+    first, *others = trunk.ways
+    found = [measured(trunk, way, o.choose, 1, o, CHOOSING) for way in others]
+    best = min(range(len(others)), key=lambda i: found[i]["figures"][0]["samples"])
+    trunk.ways = [first, others[best]]
+    return found
 
 
 def picture(trunk: Trunk, sampling: Sampling, path: Path) -> None:
@@ -198,6 +219,7 @@ def main() -> None:
     parser.add_argument("--average", type=float, help="relative width of the average, in the place of the recipe's")
     parser.add_argument("--autoguidance", type=float, nargs="+", help="scales, the recipe's by default; 1 is off")
     parser.add_argument("--weaker", type=float, nargs="+", help="shares of a point's samples, the recipe's by default")
+    parser.add_argument("--choose", type=int, default=0, metavar="N", help="samples a way, to choose by; 0: take all")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
     parser.add_argument("--judge", help="in the place of the recipe's")
     parser.add_argument("-s", "--set", action="append", default=[], help="as of `unnoise train`")
@@ -222,13 +244,17 @@ def main() -> None:
         data = recipe.data.load()
         trunk = Trunk(recipe, data, device, o)
         result["parameters"] = sum(p.numel() for p in trunk.state.components["model"].parameters())
+        every = trunk.ways
         for minutes in sorted(o.minutes):
+            trunk.ways = every
             trunk.advance(60 * minutes * (1 - rate.decay))
             with trunk.branch(rate.decay):
                 trunk.advance(None)
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
                 point["loss"] = list(trunk.losses)
+                if o.choose and len(every) > 1:
+                    point["chosen_by"] = choose(trunk, o)
                 if o.save:
                     keep(trunk, o.save / f"{o.recipe}-{minutes:g}")
                 repeats = 3 if minutes in o.many else 1
@@ -236,7 +262,7 @@ def main() -> None:
                 if minutes in o.many and o.more:
                     point["measured"] += [measured(trunk, way, o.more, 1, o) for way in trunk.ways]
                 if o.images:
-                    picture(trunk, trunk.ways[0], o.images / f"{o.recipe}-{minutes:g}.png")
+                    picture(trunk, trunk.ways[-1], o.images / f"{o.recipe}-{minutes:g}.png")
             points.append(point)
             result["first_step_seconds"] = trunk.clock.first
             print(f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s", flush=True)

@@ -6,8 +6,8 @@
 SAVED is a run or what `minutes.py --save` kept. A way is a name and assignments to what the model's `Sampling` says,
 separated by semicolons: steps=36, grid.sigma_min=0.002, sampler=Heun(). Each draws the same noise, from seeds that no
 reported figure is of, and its samples are compared with the training data as the recipe's judge `Distances` compares
-them. Beside that stand what blurring and noise change first: the mean of the pixels' values, their standard deviation
-and that of the difference between neighbours, as shares of those of the training data.
+them. Beside that stand plain statistics, as shares of those of the training data: mean and standard deviation of the
+values, and the standard deviation of the difference between neighbours, which blurring and noise change first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import record
 import torch
-from torch import Tensor
+from minutes import CHOOSING, plain_statistics
 
 from unnoise.data.dataset import loaded
 from unnoise.evaluate import compared
@@ -31,11 +31,9 @@ from unnoise.nets import kernels
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
 from unnoise.reference import mapped, references
-from unnoise.runtime import Runtime, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, pick_device
 from unnoise.spec import build
 from unnoise.trial import Trial
-
-SEED = 7_000_000
 
 
 def sampling_of(recipe: Recipe, way: str) -> tuple[str, Sampling]:
@@ -46,12 +44,6 @@ def sampling_of(recipe: Recipe, way: str) -> tuple[str, Sampling]:
     return name, recipe.sampling
 
 
-def plain_statistics(x: Tensor) -> dict[str, float]:
-    """Of pictures: mean, standard deviation, and that of the difference between neighbours in a row."""
-    x = x.double()
-    return {"mean": float(x.mean()), "deviation": float(x.std()), "detail": float(x.diff(dim=-1).std())}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("saved")
@@ -59,6 +51,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10_000, help="samples")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
     parser.add_argument("--capture", action="store_true")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the networks, in the place of the run's own")
     parser.add_argument("--neighbours", action="store_true", help="precision, recall, density and coverage too")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path)
@@ -66,12 +59,15 @@ def main() -> None:
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
     model = Model.load(o.saved, device=device)
+    if o.precision:
+        for net in filter(None, (model.denoiser, model.weaker)):
+            net.precision = PRECISIONS[o.precision]
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
     ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
     judges = recipe.judge.judges if isinstance(recipe.judge, Several) else [recipe.judge]
     judge = next(j for j in judges if isinstance(j, Distances))
     data, reader = recipe.data.load(), judge.features.load(device)
-    trial = Trial(o.n, seed=SEED, settings={"batch": o.batch, "captured": o.capture}, run=Runtime(device))
+    trial = Trial(o.n, seed=CHOOSING, settings={"batch": o.batch, "captured": o.capture}, run=Runtime(device))
     real = references(reader, data, judge.compared, trial)
     whole, found = plain_statistics(loaded(data.train["x"])), {}
     widest = max(real, key=lambda k: real[k].train.shape[1])
@@ -89,7 +85,7 @@ def main() -> None:
         found[name] = {"sampling_seconds": seconds, "shares": shares, "figures": as_json(figures)}
         shown: dict[str, Any] = {f.name: f.samples for f in figures} | shares
         print(f"{name}: {seconds:.1f} s  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
-        record.write(o.out, device, {"samples": o.n, "seed": SEED, "ways": found})
+        record.write(o.out, device, {"samples": o.n, "seed": CHOOSING, "ways": found})
 
 
 if __name__ == "__main__":
