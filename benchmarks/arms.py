@@ -4,9 +4,11 @@
         --arm 'lr 1e-3: optim.lr=1e-3' --arm 'lr 1e-2: optim.lr=1e-2' --arm 'no dropout: model.net.dropout=0'
 
 An arm is a name and assignments as of `unnoise train -s`, separated by semicolons; `recipe=NAME` first takes another
-recipe. All see the same data in the same order for the same seconds of steps, decay among them, compilation apart, and
-are sampled from seeds that no reported figure is of. Each average that the recipe tracks is measured, and the loss is
-kept as it went. An arm that fails is noted.
+recipe. All see the same data in the same order for the same seconds of steps, decay among them, compilation apart, or
+with --samples for as many samples: such arms differ in the setting alone, and small differences of the loss tell. They
+are sampled from seeds that no reported figure is of (-n 0: not at all), and each average that the recipe tracks is
+measured. Kept are the loss as it went and, of the recipe's own average, the held-out loss by log-SNR. An arm that fails
+is noted.
 """
 
 from __future__ import annotations
@@ -19,26 +21,31 @@ from typing import Any
 
 import record
 import torch
-from minutes import CHOOSING, Trunk, measured
+from minutes import CHOOSING, Trunk, measured, uncompiled
 
 from unnoise import recipes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
+from unnoise.evaluate import loss_by_level
 from unnoise.nets import kernels
 from unnoise.optim import Trapezoid
 from unnoise.override import override
 from unnoise.recipe import Recipe
-from unnoise.runtime import pick_device
+from unnoise.runtime import PRECISIONS, pick_device
+
+HELD_OUT = 2048
+"""Items of which the held-out loss is taken."""
 
 
-def recipe_of(name: str, common: list[str], arm: list[str]) -> Recipe:
-    """The recipe with the assignments of all arms, then with those of this one."""
+def recipe_of(name: str, common: list[str], assignments: str) -> Recipe:
+    """The recipe with the assignments of all arms, then with those of this one; unguided."""
+    arm = [part.strip() for part in assignments.split(";") if part.strip()]
     if arm and arm[0].startswith("recipe="):
         name, arm = arm[0].removeprefix("recipe="), arm[1:]
     recipe = recipes.load(name)[0]
     for assignment in (*common, *arm):
         recipe = override(recipe, assignment)
-    return recipe
+    return replace(recipe, sampling=replace(recipe.sampling, autoguidance=1.0))
 
 
 def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> dict[str, Any]:
@@ -46,20 +53,24 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
     trunk, rate = Trunk(recipe, data, device, o), getattr(recipe.optim, "rate", None)
     if not isinstance(rate, Trapezoid):
         raise UserError(f"the rate of {recipe.name} is {rate}, not a Trapezoid")
-    trunk.advance(o.seconds * (1 - rate.decay))
+    if o.samples is None:
+        trunk.advance(o.seconds * (1 - rate.decay))
+    trunk.end(trunk.state.seen / (1 - rate.decay) if o.samples is None else o.samples)
+    trunk.advance(None)
+    with trunk.state.averaged(recipe.average), uncompiled(o):
+        held_out = loss_by_level(recipe.objective, trunk.state.components, data.held_out, device, HELD_OUT)
     averages = {}
-    with trunk.branch(rate.decay):
-        trunk.advance(None)
-        for width in recipe.widths:
-            trunk.average = width
-            averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, CHOOSING)
-        return {
-            "parameters": sum(p.numel() for p in trunk.state.components["model"].parameters()),
-            "seen": trunk.state.seen,
-            "seconds": trunk.clock.seconds,
-            "loss": list(trunk.losses),
-            "averages": averages,
-        }
+    for width in recipe.widths if o.n else ():
+        trunk.average = width
+        averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, CHOOSING)
+    return {
+        "parameters": sum(p.numel() for p in trunk.state.components["model"].parameters()),
+        "seen": trunk.state.seen,
+        "seconds": trunk.clock.seconds,
+        "loss": list(trunk.losses),
+        **held_out,
+        "averages": averages,
+    }
 
 
 def main() -> None:
@@ -67,36 +78,36 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--arm", action="append", default=[], required=True)
     parser.add_argument("--seconds", type=float, default=45.0, help="of training, of each arm")
+    parser.add_argument("--samples", type=int, help="of training, of each arm, in the place of --seconds")
     parser.add_argument("-n", type=int, default=5000, help="samples that are measured")
     parser.add_argument("-s", "--set", action="append", default=[], help="of all arms")
     parser.add_argument("--seed", type=int, default=0, help="of training")
+    parser.add_argument("--precision", choices=PRECISIONS)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--capture", action="store_true")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
-    o.precision = o.average = o.autoguidance = o.weaker = None
+    o.average = o.autoguidance = o.weaker = None
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
     arms: dict[str, Any] = {}
     data: Dataset | None = None
-    for text in o.arm:
-        name, _, assignments = text.partition(":")
-        recipe = recipe_of(o.recipe, o.set, [part.strip() for part in assignments.split(";") if part.strip()])
-        recipe = replace(recipe, sampling=replace(recipe.sampling, autoguidance=1.0))
+    parts = [text.partition(":") for text in o.arm]
+    for name, recipe in [(name, recipe_of(o.recipe, o.set, assignments)) for name, _, assignments in parts]:
         data = data or recipe.data.load()
         try:
             with kernels.using("auto"):
                 arms[name] = found = run(recipe, data, device, o)
-            first = {k: v["figures"][0]["samples"] for k, v in found["averages"].items()}
-            loss = f", loss {found['loss'][-1][1]:.4f}" if found["loss"] else ""
-            shares = next(iter(found["averages"].values()))["shares"]
-            print(f"{name}: {found['seen']:,} samples{loss}, by average {first}, {shares}", flush=True)
+            print(f"{name}: {found['seen']:,} samples, held-out loss {found['held_out']:.5f}", flush=True)
+            for width, of in found["averages"].items():
+                shown = {f["name"]: f["samples"] for f in of["figures"]} | of["shares"]
+                print(f"  average {width}: " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
         except (UserError, RuntimeError, ArithmeticError) as e:
             arms[name] = {"failed": f"{type(e).__name__}: {e}"}
             print(f"{name}: {arms[name]['failed']}", flush=True)
-        record.write(o.out, device, {"seconds": o.seconds, "samples": o.n, "arms": arms})
+        record.write(o.out, device, {"measured": o.n, "arms": arms})
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

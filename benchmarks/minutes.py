@@ -108,14 +108,19 @@ class Trunk:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def end(self, samples: float) -> None:
+        """The run is to end after so many samples, made whole batches; its rate decays accordingly."""
+        batch = self.recipe.batch
+        self.state.total = -(-round(samples) // batch) * batch
+
     @contextlib.contextmanager
     def branch(self, share: float) -> Iterator[None]:
         """Within, a run that ends where the decay's share does; afterwards all is as it was."""
         state, clock = self.state, replace(self.clock)
         networks = {k: {n: x.clone() for n, x in m.state_dict().items()} for k, m in state.networks.items()}
         groups = {k: {n: x.clone() for n, x in g.items()} for k, g in state.groups().items()}
-        seen, batch, kept, losses = state.seen, self.recipe.batch, len(self.kept), len(self.losses)
-        state.total = -(-round(seen / (1 - share)) // batch) * batch
+        seen, kept, losses = state.seen, len(self.kept), len(self.losses)
+        self.end(seen / (1 - share))
         try:
             yield
         finally:
@@ -158,6 +163,11 @@ def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
     ]
 
 
+def uncompiled(o: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
+    """Within, networks run as they are: batches of other sizes would compile anew."""
+    return torch.compiler.set_stance("force_eager" if o.compile else "default")
+
+
 def measured(
     trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace, seed: int = SEED
 ) -> dict[str, Any]:
@@ -166,10 +176,7 @@ def measured(
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
     trial = Trial(n, repeats, seed, settings, run=Runtime(trunk.device))
-    with (
-        state.averaged(trunk.average),
-        torch.compiler.set_stance("force_eager" if o.compile else "default"),
-    ):
+    with state.averaged(trunk.average), uncompiled(o):
         model, began = trunk.model(sampling), time.perf_counter()
         for i in range(repeats):
             trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these
@@ -237,9 +244,7 @@ def main() -> None:
     if not isinstance(rate, Trapezoid):
         raise SystemExit(f"the rate of {o.recipe} is {rate}: points share a trunk where it is a Trapezoid")
     points: list[dict[str, Any]] = []
-    result = {
-        "points": points,
-    }
+    result: dict[str, Any] = {"points": points}
     with kernels.using(o.kernels):
         data = recipe.data.load()
         trunk = Trunk(recipe, data, device, o)
