@@ -198,7 +198,10 @@ def plain_statistics(x: torch.Tensor) -> dict[str, float]:
 def choose(trunk: Trunk, o: argparse.Namespace) -> list[dict[str, Any]]:
     """Leave the trunk its first way and the best of the others; what was found of these."""
     first, *others = trunk.ways
-    found = [measured(trunk, way, o.choose, 1, o, CHOOSING) for way in others]
+    found = []
+    for way in others:
+        found.append(measured(trunk, way, o.choose, 1, o, CHOOSING))
+        told(found[-1])
     best = min(range(len(others)), key=lambda i: found[i]["figures"][0]["samples"])
     trunk.ways = [first, others[best]]
     return found
@@ -257,24 +260,30 @@ def main() -> None:
                 trunk.advance(None)
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
-                point["loss"] = list(trunk.losses)
+                point |= {"loss": list(trunk.losses), "chosen_by": [], "measured": []}
+                points.append(point)
+                result["first_step_seconds"] = clock.first
+                print(f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s", flush=True)
                 if o.choose and len(every) > 1:
                     point["chosen_by"] = choose(trunk, o)
                 if o.save:
                     keep(trunk, o.save / f"{o.recipe}-{minutes:g}")
-                repeats = 3 if minutes in o.many else 1
-                point["measured"] = [measured(trunk, way, o.n, repeats, o) for way in trunk.ways]
-                if minutes in o.many and o.more:
-                    point["measured"] += [measured(trunk, way, o.more, 1, o) for way in trunk.ways]
                 if o.images:
                     picture(trunk, trunk.ways[-1], o.images / f"{o.recipe}-{minutes:g}.png")
-            points.append(point)
-            result["first_step_seconds"] = trunk.clock.first
-            print(f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s", flush=True)
-            for found in point["measured"]:
-                shown = {k: v for k, v in found.items() if k != "figures"}
-                print(f"  {shown | {f['name']: f['samples'] for f in found['figures']}}", flush=True)
-            record.write(o.out, device, result)
+                many = minutes in o.many
+                for n, repeats in ((o.n, 3 if many else 1), (o.more if many else 0, 1)):
+                    for way in trunk.ways if n else ():
+                        point["measured"].append(found := measured(trunk, way, n, repeats, o))
+                        told(found)
+                        record.write(
+                            o.out, device, result
+                        )  # after each, so that a run that is stopped keeps what it has
+
+
+def told(found: dict[str, Any]) -> None:
+    """Print what was measured."""
+    shown = {k: v for k, v in found.items() if k != "figures"}
+    print(f"  {shown | {f['name']: f['samples'] for f in found['figures']}}", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main() -> None:
     model = Model.load(o.saved, device=device)
     if o.precision:
         for net in filter(None, (model.denoiser, model.weaker)):
-            net.precision = PRECISIONS[o.precision]
+            net.precision = PRECISIONS[o.precision]  # type: ignore[assignment]
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
     ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
     judges = recipe.judge.judges if isinstance(recipe.judge, Several) else [recipe.judge]
