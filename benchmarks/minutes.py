@@ -11,7 +11,7 @@ compilation left out and stated. Figures are the judge's, of averaged weights, f
 for the minutes in --many over three repeats and, beside them, of 50,000 samples. "shares" are plain statistics of the
 samples as shares of those of the training data: a distance does not say in which direction samples are off. Each point
 is measured with each scale of --autoguidance and, unless that is 1, each --weaker network: the average after this share
-of the point's samples. With --choose N the first way and the best of the others are, the best by the judge's first
+of the point's samples. With --choose N only the first way and the best of the others are: the best by the judge's first
 figure of N samples from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last
 of these ways, `unnoise sample` and `evaluate` read.
 """
@@ -24,6 +24,7 @@ import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ class Trunk:
         if o.compile:
             for module in self.state.networks.values():
                 (module.net if isinstance(module, Preconditioned) else module).compile()
+
+    @cached_property
+    def whole(self) -> dict[str, float]:
+        """Plain statistics of the training data."""
+        return plain_statistics(loaded(self.data.train["x"]))
 
     def advance(self, until: float | None) -> None:
         """Train until the clock shows so many seconds, or to the end of the branch."""
@@ -183,15 +189,14 @@ def measured(
         seconds = time.perf_counter() - began
         figures = recipe.judge(model, trunk.data, trial)
         own = plain_statistics(trial.samples(model, 0, like=trunk.data.train).raw)
-    whole = plain_statistics(loaded(trunk.data.train["x"]))
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
-    found = {"sampling_seconds": seconds, "shares": {k: v / whole[k] for k, v in own.items()}}
+    found = {"sampling_seconds": seconds, "shares": {k: v / trunk.whole[k] for k, v in own.items()}}
     return {"samples": n, "repeats": repeats, **way, **found, "figures": as_json(figures)}
 
 
 def plain_statistics(x: torch.Tensor) -> dict[str, float]:
     """Mean, standard deviation, and that of the difference between neighbours along the last axis."""
-    x = x.double()
+    x = x.float()
     return {"mean": float(x.mean()), "deviation": float(x.std()), "detail": float(x.diff(dim=-1).std())}
 
 
@@ -275,9 +280,7 @@ def main() -> None:
                     for way in trunk.ways if n else ():
                         point["measured"].append(found := measured(trunk, way, n, repeats, o))
                         told(found)
-                        record.write(
-                            o.out, device, result
-                        )  # after each, so that a run that is stopped keeps what it has
+                        record.write(o.out, device, result)  # a run that is stopped keeps what it has
 
 
 def told(found: dict[str, Any]) -> None:
