@@ -21,7 +21,7 @@ from typing import Any
 
 import record
 import torch
-from minutes import CHOOSING, Trunk, measured, uncompiled
+from minutes import CHOOSING, Trunk, measured, told, uncompiled
 
 from unnoise import recipes
 from unnoise.data.dataset import Dataset
@@ -102,8 +102,7 @@ def main() -> None:
                 arms[name] = found = run(recipe, data, device, o)
             print(f"{name}: {found['seen']:,} samples, held-out loss {found['held_out']:.5f}", flush=True)
             for width, of in found["averages"].items():
-                shown = {f["name"]: f["samples"] for f in of["figures"]} | of["shares"]
-                print(f"  average {width}: " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
+                told(f"average {width}", of)
         except (UserError, RuntimeError, ArithmeticError) as e:
             arms[name] = {"failed": f"{type(e).__name__}: {e}"}
             print(f"{name}: {arms[name]['failed']}", flush=True)

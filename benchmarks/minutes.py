@@ -22,7 +22,7 @@ import argparse
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -188,9 +188,9 @@ def measured(
             trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these
         seconds = time.perf_counter() - began
         figures = recipe.judge(model, trunk.data, trial)
-        own = plain_statistics(trial.samples(model, 0, like=trunk.data.train).raw)
+        own = shares(trial.samples(model, 0, like=trunk.data.train).raw, trunk.whole)
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
-    found = {"sampling_seconds": seconds, "shares": {k: v / trunk.whole[k] for k, v in own.items()}}
+    found = {"sampling_seconds": seconds, "shares": own}
     return {"samples": n, "repeats": repeats, **way, **found, "figures": as_json(figures)}
 
 
@@ -200,13 +200,33 @@ def plain_statistics(x: torch.Tensor) -> dict[str, float]:
     return {"mean": float(x.mean()), "deviation": float(x.std()), "detail": float(x.diff(dim=-1).std())}
 
 
+def shares(x: torch.Tensor, whole: Mapping[str, float]) -> dict[str, float]:
+    """Plain statistics as shares of those of all training data."""
+    return {k: v / whole[k] for k, v in plain_statistics(x).items()}
+
+
+def told(name: str, found: Mapping[str, Any]) -> None:
+    """Print what was measured."""
+    shown = {f["name"]: f["samples"] for f in found["figures"]} | found["shares"]
+    print(
+        f"  {name}: {found['sampling_seconds']:.1f} s  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()),
+        flush=True,
+    )
+
+
+def way_of(found: Mapping[str, Any]) -> str:
+    """Of how many samples something was measured, and how they were guided."""
+    guided = f", autoguidance {found['autoguidance']:g} by {found['weaker']:g}" if "autoguidance" in found else ""
+    return f"{found['repeats']} x {found['samples']:,}{guided}"
+
+
 def choose(trunk: Trunk, o: argparse.Namespace) -> list[dict[str, Any]]:
     """Leave the trunk its first way and the best of the others; what was found of these."""
     first, *others = trunk.ways
     found = []
     for way in others:
         found.append(measured(trunk, way, o.choose, 1, o, CHOOSING))
-        told(found[-1])
+        told(f"choosing, {way_of(found[-1])}", found[-1])
     best = min(range(len(others)), key=lambda i: found[i]["figures"][0]["samples"])
     trunk.ways = [first, others[best]]
     return found
@@ -269,7 +289,7 @@ def main() -> None:
                 points.append(point)
                 result["first_step_seconds"] = clock.first
                 print(f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s", flush=True)
-                if o.choose and len(every) > 1:
+                if o.choose and len(every) > 2:
                     point["chosen_by"] = choose(trunk, o)
                 if o.save:
                     keep(trunk, o.save / f"{o.recipe}-{minutes:g}")
@@ -279,14 +299,8 @@ def main() -> None:
                 for n, repeats in ((o.n, 3 if many else 1), (o.more if many else 0, 1)):
                     for way in trunk.ways if n else ():
                         point["measured"].append(found := measured(trunk, way, n, repeats, o))
-                        told(found)
+                        told(way_of(found), found)
                         record.write(o.out, device, result)  # a run that is stopped keeps what it has
-
-
-def told(found: dict[str, Any]) -> None:
-    """Print what was measured."""
-    shown = {k: v for k, v in found.items() if k != "figures"}
-    print(f"  {shown | {f['name']: f['samples'] for f in found['figures']}}", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,9 @@ def main() -> None:
         "test images": test,
         "blurred by 0.6 px": blurred(test, 0.6),
         "noise of 4/255": noisy(test, 4.0),
+        "blurred by 0.345 px": blurred(test, 0.345),
+        "brighter by 2/255": (test.int() + 2).clamp(max=255).to(torch.uint8),
+        "mirrored": test.flip(-1),
     }
     extractor = Inception(max(DIMS)).load(device)
     began, moments = time.perf_counter(), {}
@@ -78,7 +81,7 @@ def main() -> None:
             figure, ruler = f"fd-{d}", RULER.get((name, d))
             distance = float(frechet_distance(of[d], real[d]))
             rows.append({"set": name, "figure": figure, "distance": distance, "ruler": ruler})
-            print(f"{name:18} {figure:8} {distance:10.4f}" + (f"  ruler {ruler}" if ruler and not o.limit else ""))
+            print(f"{name:20} {figure:8} {distance:10.4f}" + (f"  ruler {ruler}" if ruler and not o.limit else ""))
     assert extractor.name == "1280"
     if o.limit:
         return

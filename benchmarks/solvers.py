@@ -16,11 +16,10 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import record
 import torch
-from minutes import CHOOSING, plain_statistics
+from minutes import CHOOSING, plain_statistics, shares, told
 
 from unnoise.data.dataset import loaded
 from unnoise.evaluate import compared
@@ -65,7 +64,11 @@ def main() -> None:
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
     ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
     judges = recipe.judge.judges if isinstance(recipe.judge, Several) else [recipe.judge]
-    judge = next(j for j in judges if isinstance(j, Distances))
+    judge = next((j for j in judges if isinstance(j, Distances)), None)
+    if judge is None:
+        raise SystemExit(
+            f"the judge of {recipe.name} measures no distances of samples, which is what ways are compared by"
+        )
     data, reader = recipe.data.load(), judge.features.load(device)
     trial = Trial(o.n, seed=CHOOSING, settings={"batch": o.batch, "captured": o.capture}, run=Runtime(device))
     real = references(reader, data, judge.compared, trial)
@@ -81,10 +84,8 @@ def main() -> None:
             for k, of in real.items()
             for f in compared([features[k]], of, k, trial, neighbours=o.neighbours and k == widest)
         ]
-        shares = {k: v / whole[k] for k, v in plain_statistics(raw).items()}
-        found[name] = {"sampling_seconds": seconds, "shares": shares, "figures": as_json(figures)}
-        shown: dict[str, Any] = {f.name: f.samples for f in figures} | shares
-        print(f"{name}: {seconds:.1f} s  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
+        found[name] = {"sampling_seconds": seconds, "shares": shares(raw, whole), "figures": as_json(figures)}
+        told(name, found[name])
         record.write(o.out, device, {"samples": o.n, "seed": CHOOSING, "ways": found})
 
 
