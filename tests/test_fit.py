@@ -34,6 +34,7 @@ from unnoise.optim import AdamW
 from unnoise.override import override
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime
+from unnoise.session import Pace
 from unnoise.spec import Build
 from unnoise.train import NonFinite
 
@@ -733,3 +734,24 @@ def whole_dry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "dry"
     fit.start(digits(**DRY), path, RUN, samples=960)
     return path
+
+
+@pytest.mark.parametrize("compiling", [0.0, 40.0, 200.0])
+def test_slow_first_steps_do_not_shorten_a_run_of_minutes(compiling: float) -> None:
+    """However long the first steps compile, steps of 20 ms fill what is left of ten minutes."""
+    pace, elapsed, seen, total = Pace(600.0, 256, 1024), compiling, 1024, 0
+    while not total:
+        seen += 256
+        elapsed += 0.02 if seen > 1024 + 4 * 256 else 5.0  # four are recorded
+        total = pace.total(seen, elapsed)
+    assert 25.0 < elapsed - compiling < 60.0
+    assert pace.rate == pytest.approx(256 / 0.02)
+    assert total % 256 == 0
+    assert elapsed + (total - seen) / (256 / 0.02) == pytest.approx(600.0, abs=0.05)
+
+
+def test_a_pace_is_taken_of_enough_steps() -> None:
+    """Steps that take longer than the share of minutes are still counted after the first ones."""
+    pace = Pace(60.0, 8, 0)
+    found = [pace.total(8 * n, 10.0 * n) for n in range(1, 17)]
+    assert found[:-1] == [0] * 15 and found[-1] == 128  # time is up

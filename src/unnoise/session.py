@@ -39,8 +39,8 @@ from unnoise.version import __version__
 
 MEASURED = 0.05
 """The share of its minutes in which a run measures its rate; then its number of samples is fixed."""
-WARM = 3
-"""Steps before that: the first ones are slower than all others."""
+WARM = 8
+"""Steps before that: the first ones allocate, tune, compile and are recorded, which may take longer than the share."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a kill can cost."""
 PREVIEWS = 4
@@ -59,6 +59,39 @@ class Interrupted(UserError):
         self.exit_code = exit_code
 
 
+class Pace:
+    """How many samples fit into so many seconds, from the rate of the first of them.
+
+    Args:
+        seconds: of the whole run.
+        batch: samples a step.
+        seen: samples before the first step of this stretch.
+    """
+
+    def __init__(self, seconds: float, batch: int, seen: int) -> None:
+        self.seconds, self.batch, self.first = seconds, batch, seen
+        self.warm: float | None = None
+        self.rate = 0.0
+        """Samples a second, once it is known."""
+
+    def total(self, seen: int, elapsed: float) -> int:
+        """After each step: how many samples the run is to see in all, in whole batches; 0 where it is too early to say.
+
+        Args:
+            seen: samples so far.
+            elapsed: seconds so far.
+        """
+        steps = (seen - self.first) // self.batch
+        if steps < WARM:
+            return 0
+        if self.warm is None:
+            self.warm = elapsed
+        if steps < 2 * WARM or elapsed - self.warm < MEASURED * self.seconds:
+            return 0
+        self.rate = (steps - WARM) * self.batch / max(elapsed - self.warm, 1e-9)
+        return whole_batches(seen + round(self.rate * max(0.0, self.seconds - elapsed)), self.batch)
+
+
 class Session:
     """One process's stretch of a run, from a checkpoint to the end or to an interruption."""
 
@@ -75,14 +108,15 @@ class Session:
     ) -> None:
         self.recipe, self.path, self.run, self.state, self.data = recipe, path, run, state, data
         self.facts, self.begun = dict(facts), time.monotonic()
-        self.before, self.first = float(facts["elapsed"]), state.seen
+        self.before = float(facts["elapsed"])
         self.facts["machines"] = list(dict.fromkeys([*facts.get("machines", ()), run.machine]))
         self.loggers: list[Logger] = list(loggers)
         if workers is not None and workers < 0:
             raise UserError(f"the number of workers is at least 0, got {workers}")
         self.workers = workers
         self.stopped: int | None = None
-        self.warm = self.begun
+        self.pace = Pace(60 * float(facts.get("minutes") or 0), recipe.batch, state.seen)
+        self.said = state.seen, self.begun
         self.watched: dict[str, Tensor] = {}
 
     @property
@@ -162,20 +196,12 @@ class Session:
         return step % 8 == 0 and self.run.any(due and self.run.is_main) if self.run.sharded else due
 
     def _fix_total(self) -> None:
-        """A run of so many minutes: after the first 5 % of them, the rate says how many samples that is.
-
-        The first steps do not count: they pay for compilation and for warming up.
-        """
-        minutes, state = float(self.facts["minutes"]), self.state
-        steps = (state.seen - self.first) // self.recipe.batch
-        if steps == WARM:
-            self.warm = time.monotonic()
-        if self.run.broadcast(self.elapsed >= MEASURED * 60 * minutes and steps >= 2 * WARM):
-            rate = (steps - WARM) * self.recipe.batch / (time.monotonic() - self.warm)
-            more = self.run.broadcast(rate * max(0.0, 60 * minutes - self.elapsed))
-            state.total = whole_batches(state.seen + round(more), self.recipe.batch)
+        """A run of so many minutes: once its rate is known, that says how many samples it is to see."""
+        total = int(self.run.broadcast(self.pace.total(self.state.seen, self.elapsed)))
+        if total:
+            self.state.total = total
             if self.run.is_main:
-                say(f"{rate:.0f} samples/s: {state.total} samples fit; --samples {state.total} repeats this run")
+                say(f"{self.pace.rate:.0f} samples/s: {total} samples fit; --samples {total} repeats this run")
 
     def _preview_due(self) -> bool:
         total, seen, batch = self.state.total, self.state.seen, self.recipe.batch
@@ -193,7 +219,8 @@ class Session:
         values |= {"seconds": round(self.elapsed, 2)}
         for logger in self.loggers:
             logger.log(state.seen, values)
-        rate = (state.seen - self.first) / max(time.monotonic() - self.begun, 1e-9)
+        (before, then), self.said = self.said, (state.seen, time.monotonic())
+        rate = (state.seen - before) / max(self.said[1] - then, 1e-9)
         held_out = f"  held out {values['held_out']:.4f}" if "held_out" in values else ""
         line = f"loss {values['loss']:.4f}{held_out}"
         if bar is not None:

@@ -165,3 +165,19 @@ def test_a_network_with_kernels_compiles_as_one_graph(kind: Any) -> None:
     for a, b, c in zip(found, eager, plain, strict=True):
         assert float((a - b).norm()) <= 0.05 * float(b.norm()) + 1e-3
         assert float((b - c).norm()) <= 0.05 * float(c.norm()) + 1e-3
+
+
+def test_a_network_with_kernels_compiles_for_pictures_of_other_sizes() -> None:
+    """From the second size on, sizes are symbols in the graph that is compiled; what launches a kernel is not."""
+    net = UNet(channels=3, width=32, multipliers=(1, 2), blocks=1, attention=(2,), head_width=32).to(GPU).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    compiled = torch.compile(net, fullgraph=True)
+    for batch, side in ((4, 16), (2, 24), (3, 32)):
+        x = torch.randn(batch, 3, side, side, device=GPU).to(memory_format=torch.channels_last)
+        c = torch.rand(batch, device=GPU)
+        with kernels.using("fused"):
+            a, b = (net_(x, c).square().mean() for net_ in (compiled, net))
+        for found, eager in zip(*(torch.autograd.grad(y, list(net.parameters())) for y in (a, b)), strict=True):
+            assert float((found - eager).norm()) <= 0.05 * float(eager.norm()) + 1e-3

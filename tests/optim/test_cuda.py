@@ -1,27 +1,11 @@
 """On a GPU: a training step's bookkeeping never makes the host wait, and can be captured in a graph."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 
 from unnoise.optim import AdamW, Ema, LossScale, Muon, guarded_step, hidden_matrices, orthogonalised
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
-]
-
-
-@contextmanager
-def no_waiting():
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 OPTIMS = pytest.mark.parametrize("optim", [AdamW(), Muon(weight_decay=0.01)], ids=["AdamW", "Muon"])
 
 
@@ -47,7 +31,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 @OPTIMS
-def test_a_whole_step_never_waits(optim):
+def test_a_whole_step_never_waits(optim, no_waiting):
     net, optimizer = setup(optim)
     scale, named = LossScale("cuda", interval=1), dict(net.state_dict())
     ema = Ema(named)
@@ -60,7 +44,7 @@ def test_a_whole_step_never_waits(optim):
 
 
 @OPTIMS
-def test_a_bad_step_leaves_no_trace(optim):
+def test_a_bad_step_leaves_no_trace(optim, no_waiting):
     net, optimizer = setup(optim)
     guarded_step(optimizer, net.parameters(), clip=1.0, lr=1e-3)
     old, good = everything(net, optimizer), net[0].bias.grad.clone()

@@ -228,8 +228,14 @@ def _backward(  # type: ignore[no-untyped-def]
 
 
 def _shape(channels: int, groups: int, positions: int) -> dict[str, int]:
-    """Which part of the work a program does, and how."""
-    wide, tile = channels // groups, triton.next_power_of_2(positions)
+    """Which part of the work a program does, and how.
+
+    Positions are compared with and not calculated with: in a network compiled for pictures of many sizes their number
+    is a symbol, and what a kernel is launched with must be a number.
+    """
+    wide, tile = channels // groups, 1
+    while tile < positions:
+        tile *= 2
     together = _together(wide, groups, min(_HELD // tile, _HELD_CHANNELS))
     block = triton.next_power_of_2(together * wide)
     held = block * tile <= _HELD and (block >= 16 or together == groups)  # 16 channels are a sector of memory
