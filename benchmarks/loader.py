@@ -28,7 +28,6 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise import recipes
-from unnoise.core.denoiser import Preconditioned
 from unnoise.data.dataset import Columns
 from unnoise.data.home import find
 from unnoise.data.loader import EACH, default_workers
@@ -111,8 +110,7 @@ def training(name: str, x: Any, label: Columns, o: argparse.Namespace, device: t
     recipe = recipes.load(name)[0]
     state = State(recipe, 0, device, None, PRECISIONS[default_precision(device)])
     if o.compile:
-        for module in state.networks.values():
-            (module.net if isinstance(module, Preconditioned) else module).compile()
+        state.compile()
     with contextlib.closing(batches({**label, "x": x}, recipe.batch, seed=0, device=device, workers=workers)) as stream:
         steps = train(recipe, state, stream, Runtime(device))
         return rate(steps, recipe.batch, 20 + 2 * EACH * workers, o.seconds, device)

@@ -32,7 +32,6 @@ import record
 import torch
 
 from unnoise import recipes
-from unnoise.core.denoiser import Preconditioned
 from unnoise.data.dataset import Dataset, loaded
 from unnoise.data.stream import batches
 from unnoise.metrics.figure import as_json
@@ -76,8 +75,7 @@ class Trunk:
         self.losses: list[tuple[int, float]] = []
         """After how many samples, and the loss of the `WINDOW` steps before."""
         if o.compile:
-            for module in self.state.networks.values():
-                (module.net if isinstance(module, Preconditioned) else module).compile()
+            self.state.compile()
 
     @cached_property
     def whole(self) -> dict[str, float]:

@@ -107,8 +107,7 @@ def measure(o: argparse.Namespace) -> None:
         shard = run.distribute if run.sharded else None
         state = State(recipe, 0, run.device, None, PRECISIONS[precision], shard=shard)
         if o.compile and not run.sharded:
-            for module in state.networks.values():
-                (module.net if isinstance(module, Preconditioned) else module).compile()
+            state.compile()
         columns = columns_of(recipe, o.case[0], o.small, run.device)
         rows = run.shard(recipe.batch)
         with closing(batches(columns, recipe.batch, seed=0, rows=rows, device=run.device)) as stream:

@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise import checkpoint
-from unnoise.core.denoiser import Preconditioned
 from unnoise.data.dataset import Dataset, loaded, require_finite
 from unnoise.data.loader import reading
 from unnoise.data.stream import batches
@@ -151,8 +150,7 @@ class Session:
             if self.run.is_main:
                 say(line)
         if self.facts["compiled"]:
-            for module in self.state.networks.values():
-                (module.net if isinstance(module, Preconditioned) else module).compile()
+            self.state.compile()
 
     def loop(self) -> None:
         """Train to the end, or until a signal; save either way."""

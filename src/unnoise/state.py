@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unnoise.core.denoiser import Preconditioned
 from unnoise.core.objective import EDGES
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
@@ -123,6 +124,11 @@ class State:
         self.bad.copy_(groups["train"]["bad"])
         if self.scale and "value" in groups["train"]:
             self.scale.load(groups["train"])
+
+    def compile(self) -> None:
+        """torch.compile every network, from its next call on; of a denoiser, the network that it wraps."""
+        for module in self.networks.values():
+            (module.net if isinstance(module, Preconditioned) else module).compile()
 
     @contextlib.contextmanager
     def averaged(self, width: float) -> Iterator[None]:

@@ -31,7 +31,7 @@ def trained(captured: bool, *changes: str, compiled: bool = False, choice: Any =
         recipe = override(recipe, change)
     state = State(recipe, 0, GPU, 1280, torch.bfloat16)
     if compiled:
-        state.components["model"].net.compile()
+        state.compile()
     stream = batches(recipe.data.load().train, recipe.batch, seed=0, device=GPU)
     with kernels.using(choice):
         losses = [float(p.loss) for p in train(recipe, state, stream, Runtime(GPU), captured=captured)]
