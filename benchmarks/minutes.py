@@ -295,7 +295,7 @@ def main() -> None:
                     picture(trunk, trunk.ways[-1], o.images / f"{o.recipe}-{minutes:g}.png")
                 many = minutes in o.many
                 for n, repeats in ((o.n, 3 if many else 1), (o.more if many else 0, 1)):
-                    for way in trunk.ways if n else ():
+                    for way in reversed(trunk.ways) if n else ():  # what was chosen first, for a run that is stopped
                         point["measured"].append(found := measured(trunk, way, n, repeats, o))
                         told(way_of(found), found)
                         record.write(o.out, device, result)  # a run that is stopped keeps what it has
