@@ -179,6 +179,9 @@ class Peer(Program):
         self.kept = torch.cumprod(1 - betas, 0)
         self.x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=self.layout)
         self.t = torch.full((batch,), 500, device=device)
+        self.mirrored, self.moved = False, 1e-3
+        """Whether half of the pictures are mirrored, and how far the average moves in a step."""
+        self.loss = torch.zeros(())
 
     def _cast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
@@ -187,25 +190,38 @@ class Peer(Program):
         self.net.train()
         index = torch.randint(len(self.pictures), (self.batch,), device=self.device)
         x = (self.pictures[index].float() / 127.5 - 1).contiguous(memory_format=self.layout)
+        if self.mirrored:
+            x = torch.where(torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5, x.flip(3), x)
         t, eps = torch.randint(1000, (self.batch,), device=self.device), torch.randn_like(x)
         kept = self.kept[t][:, None, None, None]
         with self._cast():
             out = self.call(self.run, kept.sqrt() * x + (1 - kept).sqrt() * eps, t)
-        F.mse_loss(out.float(), eps).backward()
+        self.loss = F.mse_loss(out.float(), eps)
+        self.loss.backward()
         nn.utils.clip_grad_norm_(self.own, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             if self.tuned:
-                torch._foreach_lerp_(self.average, self.own, 1e-3)
+                torch._foreach_lerp_(self.average, self.own, self.moved)
             else:
                 for a, p in zip(self.average, self.own, strict=True):
-                    a.lerp_(p, 1e-3)
+                    a.lerp_(p, self.moved)
 
-    def evaluate(self) -> None:
+    def predict(self, x: Tensor, t: Tensor) -> Tensor:
+        """The network's answer in evaluation."""
         self.net.eval()
         with torch.no_grad(), self._cast():
-            self.call(self.run, self.x, self.t)
+            return self.call(self.run, x, t)
+
+    def evaluate(self) -> None:
+        self.predict(self.x, self.t)
+
+    @torch.no_grad()
+    def take_average(self) -> None:
+        """Take the averaged weights."""
+        for p, a in zip(self.own, self.average, strict=True):
+            p.copy_(a)
 
 
 def diffusers_unet(shape: Shape) -> nn.Module:

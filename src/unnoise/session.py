@@ -199,7 +199,8 @@ class Session:
         if total:
             self.state.total = total
             if self.run.is_main:
-                say(f"{self.pace.rate:.0f} samples/s: {total} samples fit; --samples {total} repeats this run")
+                warm = f"{self.pace.rate:.0f} samples/s once warm, after {self.pace.warm:.0f} s"
+                say(f"{warm}: {total} samples fit; --samples {total} repeats this run")
 
     def _preview_due(self) -> bool:
         total, seen, batch = self.state.total, self.state.seen, self.recipe.batch
