@@ -138,7 +138,7 @@ def rows(
     options: list[Any] = ["train", name]
     options += ["--samples", facts["total"]] if facts["total"] - recipe.samples not in range(recipe.batch) else []
     options += ["--seed", facts["seed"]] if facts["seed"] else []
-    options += ["--compile"] if facts["compiled"] else []
+    options += [f"--{k}" for k, fact in (("compile", "compiled"), ("capture", "captured")) if facts.get(fact)]
     whole = "`facts.recipe` in [manifest.json](manifest.json)"
     yield "data", f"{facts['about']}; {len(data):,} items to train on, {len(data.held_out['x']):,} held out"
     yield "recipe", whole if said is None else f"`{command(options, said)}`; as JSON: {whole}"

@@ -123,7 +123,7 @@ class Ours(Program):
         self.denoiser = self.state.components["model"]
         self.net = self.denoiser.net
         if compiled:
-            self.net.compile()
+            self.state.compile()
         x = torch.randint(256, (PICTURES, 3, 32, 32), dtype=torch.uint8)
         stream = batches({"x": x}, self.batch, seed=0, device=device)
         self.steps = train(self.recipe, self.state, stream, Runtime(device), captured=captured)
