@@ -5,7 +5,7 @@
 At the shapes of DDPM's CIFAR-10 network in bfloat16, with the bias of a convolution and an embedding added, SiLU and
 dropout, forward and backward. Bytes are those that any program has to move: x read and y written; backward x and the
 gradient read and that of x written. Beside them a copy of the same device. Inputs are drawn anew for each shape; times
-are means over calls that were recorded as one CUDA graph, as in a captured step: launched one by one, all but the largest
+are means over calls recorded as one CUDA graph, as in a captured step: launched one by one, all but the largest
 shapes would tell how fast the host is. Small shapes are read from the cache.
 """
 

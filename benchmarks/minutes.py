@@ -8,12 +8,13 @@ The recipe's rate is to be a Trapezoid. The trunk trains at its constant learnin
 begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
 point's minutes are those of trunk and branch: every second in which steps are taken, from the first step on, its
 compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
-for the minutes in --many over three repeats and, beside them, of 50,000 samples. "shares" are plain statistics of the
-samples as shares of those of the training data: a distance does not say in which direction samples are off. Each point
-is measured with each scale of --autoguidance and, unless that is 1, each --weaker network: the average after this share
-of the point's samples. With --choose N only the first way and the best of the others are: the best by the judge's first
-figure of N samples from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last
-of these ways, `unnoise sample` and `evaluate` read.
+for the minutes in --many over three repeats and, beside them, of 50,000 samples. "fit" is the training's loss of
+averaged weights on training and on held-out data, at the same levels and noise: how far apart they are is what was
+learned by heart. "shares" are plain statistics of the samples as shares of those of the training data: a distance does
+not say in which direction samples are off. Each point is measured with each scale of --autoguidance and, unless that
+is 1, each --weaker network: the average after this share of the point's samples. With --choose N only the first way
+and the best of the others are: the best by the judge's first figure of N samples from seeds that are not reported.
+What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and `evaluate` read.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import torch
 from unnoise import recipes
 from unnoise.data.dataset import Dataset, loaded
 from unnoise.data.stream import batches
+from unnoise.evaluate import loss_by_level
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
@@ -48,6 +50,8 @@ from unnoise.trial import Trial
 
 WINDOW = 100
 """Steps whose mean loss is kept."""
+FITTED = 5000
+"""Items, of the training data and of the held-out ones, that the loss of averaged weights is taken of."""
 SEED, CHOOSING = 50_000_000, 7_000_000
 """Of the first sample, of those that are reported and of those that choices are made on."""
 
@@ -167,6 +171,16 @@ def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
     ]
 
 
+def fit(trunk: Trunk, o: argparse.Namespace) -> dict[str, Any]:
+    """The loss of averaged weights on data that was trained on and that was not, and by bin of log-SNR."""
+    state, found = trunk.state, {}
+    with state.averaged(trunk.average), uncompiled(o):
+        for name, columns in (("trained", trunk.data.train), ("held_out", trunk.data.held_out)):
+            looked = loss_by_level(trunk.recipe.objective, state.components, columns, trunk.device, FITTED)
+            found[name], found[f"{name}_by_logsnr"] = looked["held_out"], looked["held_out_by_logsnr"]
+    return found
+
+
 def uncompiled(o: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
     """Within, networks run as they are: batches of other sizes would compile anew."""
     return torch.compiler.set_stance("force_eager" if o.compile else "default")
@@ -284,9 +298,12 @@ def main() -> None:
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
                 point |= {"loss": list(trunk.losses), "chosen_by": [], "measured": []}
+                point |= {"fit": fit(trunk, o)}
                 points.append(point)
                 result["first_step_seconds"] = clock.first
-                print(f"{minutes:g} min  {point['seen']:,} samples  {point['samples_per_second']:,.0f}/s", flush=True)
+                rates = f"{point['seen']:,} samples  {point['samples_per_second']:,.0f}/s"
+                trained, held_out = (point["fit"][k] for k in ("trained", "held_out"))
+                print(f"{minutes:g} min  {rates}  loss {trained:.4f}, held out {held_out:.4f}", flush=True)
                 if o.choose and len(every) > 2:
                     point["chosen_by"] = choose(trunk, o)
                 if o.save:
