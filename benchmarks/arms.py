@@ -7,8 +7,8 @@ An arm is a name and assignments as of `unnoise train -s`, separated by semicolo
 recipe. All see the same data in the same order for the same seconds of steps, decay among them, compilation apart, or
 with --samples for as many samples: such arms differ in the setting alone, and small differences of the loss tell. They
 are sampled from seeds that no reported figure is of (-n 0: not at all), and each average that the recipe tracks is
-measured. Kept are the loss as it went and, of the recipe's own average, the held-out loss by log-SNR. An arm that fails
-is noted.
+measured. Kept are the loss as it went and, of the recipe's own average, what `minutes.py` calls its fit. An arm that
+fails is noted.
 """
 
 from __future__ import annotations
@@ -21,20 +21,16 @@ from typing import Any
 
 import record
 import torch
-from minutes import CHOOSING, Trunk, measured, told, uncompiled
+from minutes import CHOOSING, Trunk, fit, measured, told
 
 from unnoise import recipes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
-from unnoise.evaluate import loss_by_level
 from unnoise.nets import kernels
 from unnoise.optim import Trapezoid
 from unnoise.override import override
 from unnoise.recipe import Recipe
 from unnoise.runtime import PRECISIONS, pick_device
-
-HELD_OUT = 2048
-"""Items of which the held-out loss is taken."""
 
 
 def recipe_of(name: str, common: list[str], assignments: str) -> Recipe:
@@ -57,9 +53,7 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
         trunk.advance(o.seconds * (1 - rate.decay))
     trunk.end(trunk.state.seen / (1 - rate.decay) if o.samples is None else o.samples)
     trunk.advance(None)
-    with trunk.state.averaged(recipe.average), uncompiled(o):
-        held_out = loss_by_level(recipe.objective, trunk.state.components, data.held_out, device, HELD_OUT)
-    averages = {}
+    fitted, averages = fit(trunk, o), {}
     for width in recipe.widths if o.n else ():
         trunk.average = width
         averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, CHOOSING)
@@ -68,7 +62,7 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
         "seen": trunk.state.seen,
         "seconds": trunk.clock.seconds,
         "loss": list(trunk.losses),
-        **held_out,
+        **fitted,
         "averages": averages,
     }
 
@@ -100,7 +94,10 @@ def main() -> None:
         try:
             with kernels.using("auto"):
                 arms[name] = found = run(recipe, data, device, o)
-            print(f"{name}: {found['seen']:,} samples, held-out loss {found['held_out']:.5f}", flush=True)
+            print(
+                f"{name}: {found['seen']:,} samples, loss {found['trained']:.5f}, held out {found['held_out']:.5f}",
+                flush=True,
+            )
             for width, of in found["averages"].items():
                 told(f"average {width}", of)
         except (UserError, RuntimeError, ArithmeticError) as e:

@@ -50,7 +50,7 @@ from unnoise.trial import Trial
 
 WINDOW = 100
 """Steps whose mean loss is kept."""
-FITTED = 5000
+FITTED = 2048
 """Items, of the training data and of the held-out ones, that the loss of averaged weights is taken of."""
 SEED, CHOOSING = 50_000_000, 7_000_000
 """Of the first sample, of those that are reported and of those that choices are made on."""

@@ -93,6 +93,7 @@ def lines(
     """The model card, in Markdown."""
     model = Model.load(folder)
     classes = "label" in getattr(model.conditioner, "names", ())
+    said = overrides(recipes.load(name)[0], recipe)
     yield f"# {name}"
     yield ""
     yield f"Trained weights that come with unnoise. Their recipe: {recipes.summary(name)}"
@@ -101,7 +102,7 @@ def lines(
     yield f"unnoise sample {name} -n 100{' --cond label=all' if classes else ''} --out samples.png"
     yield "```"
     yield ""
-    yield from table(["", ""], rows(name, folder, recipe, facts, data, model))
+    yield from table(["", ""], rows(name, folder, recipe, facts, data, model, said))
     yield ""
     yield "## Measured"
     yield ""
@@ -122,7 +123,8 @@ def lines(
     yield ""
     yield "## Use and limits"
     yield ""
-    yield f"For trying the package out, for comparison, and for a start: `unnoise train {name} --from {name}`."
+    start = "" if said is None else f", and for a start: `{command(['train', name, '--from', name], said)}`"
+    yield f"For trying the package out, for comparison{start}."
     raw = model.sample(1, steps=1).raw
     yield f"It draws what its data show, {raw.dtype} of {list(raw.shape[1:])}, and knows nothing else."
     if any(f.name == "read as asked" for f in found.figures):
@@ -131,10 +133,15 @@ def lines(
 
 
 def rows(
-    name: str, folder: Path, recipe: Recipe, facts: Mapping[str, Any], data: Dataset, model: Model
+    name: str,
+    folder: Path,
+    recipe: Recipe,
+    facts: Mapping[str, Any],
+    data: Dataset,
+    model: Model,
+    said: Sequence[str] | None,
 ) -> Iterator[Sequence[str]]:
-    """What it is, what it was made of and with."""
-    said = overrides(recipes.load(name)[0], recipe)
+    """What it is, what it was made of and with; `said` are the recipe's own `overrides`."""
     options: list[Any] = ["train", name]
     options += ["--samples", facts["total"]] if facts["total"] - recipe.samples not in range(recipe.batch) else []
     options += ["--seed", facts["seed"]] if facts["seed"] else []

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from unnoise.cli import main
 from unnoise.evaluation import Evaluation
 from unnoise.judges import Classifier, Several
 from unnoise.model import Model
+from unnoise.override import override
 from unnoise.spec import build
 from unnoise.trained import Trained
 
@@ -75,6 +77,20 @@ def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
     for file in folder.rglob("*.json"):
         assert not re.search(r'"[^"]*(/tmp|/home|/root|runs)/', file.read_text(encoding="utf8")), file
     assert not re.search(r"(/tmp|/home|/root|/work)/", card)
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_the_start_that_a_card_offers_is_of_these_weights(name: str) -> None:
+    """With what the command sets, the recipe's network takes every weight."""
+    card = (shipped.WEIGHTS / name / shipped.CARD).read_text(encoding="utf8")
+    (line,) = re.findall("`(unnoise train [^`]* --from [^`]*)`", card)
+    words = shlex.split(line)
+    assert words[:5] == ["unnoise", "train", name, "--from", name] and set(words[5::2]) <= {"-s"}
+    recipe = recipes.load(name)[0]
+    for assignment in words[6::2]:
+        recipe = override(recipe, assignment)
+    fresh, own = recipe.components()["model"].state_dict(), Model.load(name).denoiser.state_dict()
+    assert {k: v.shape for k, v in fresh.items()} == {k: v.shape for k, v in own.items()}
 
 
 @pytest.mark.parametrize("name", shipped.names())
@@ -220,6 +236,7 @@ def test_a_run_is_shipped(
         "judge.samples=512`",
         "`unnoise evaluate digits -n 900 --repeats 1 --seed 1000000 --out FOLDER`",
         " cpu, 1 threads |",
+        "`unnoise train digits --from digits -s model.net.width=8 ",
     ):
         assert said in card
     model = Model.load(folder)
