@@ -8,12 +8,13 @@ The recipe's rate is to be a Trapezoid. The trunk trains at its constant learnin
 begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
 point's minutes are those of trunk and branch: every second in which steps are taken, from the first step on, its
 compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
-for the minutes in --many over three repeats and, beside them, of 50,000 samples. "fit" is the training's loss of
-averaged weights on training and on held-out data, at the same levels and noise: how far apart they are is what was
-learned by heart. "shares" are plain statistics of the samples as shares of those of the training data: a distance does
-not say in which direction samples are off. Each point is measured with each scale of --autoguidance and, unless that
-is 1, each --weaker network: the average after this share of the point's samples. With --choose N only the first way
-and the best of the others are: the best by the judge's first figure of N samples from seeds that are not reported.
+for the minutes in --many over three repeats and, beside them, of 50,000 samples in the last way. "fit" is the
+training's loss of averaged weights on training and on held-out data, at the same levels and noise: how far apart they
+are is what was learned by heart. "shares" are plain statistics of the samples as shares of those of the training data:
+a distance does not say in which direction samples are off. Each point is measured with each scale of --autoguidance
+and, unless that is 1, each --weaker network: the average after this share of the point's samples. With --choose N only
+the first way and the best of the others are: the best by the judge's first figure of N samples from seeds that are not
+reported.
 What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and `evaluate` read.
 """
 
@@ -311,8 +312,8 @@ def main() -> None:
                 if o.images:
                     picture(trunk, trunk.ways[-1], o.images / f"{o.recipe}-{minutes:g}.png")
                 many = minutes in o.many
-                for n, repeats in ((o.n, 3 if many else 1), (o.more if many else 0, 1)):
-                    for way in reversed(trunk.ways) if n else ():  # what was chosen first, for a run that is stopped
+                for n, repeats, last in ((o.n, 3 if many else 1, len(trunk.ways)), (o.more if many else 0, 1, 1)):
+                    for way in trunk.ways[::-1][:last] if n else ():  # what was chosen first, if a run is stopped
                         point["measured"].append(found := measured(trunk, way, n, repeats, o))
                         told(way_of(found), found)
                         record.write(o.out, device, result)  # a run that is stopped keeps what it has
