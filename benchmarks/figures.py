@@ -36,8 +36,22 @@ def learning_rate() -> str:
     return chart("Held-out loss of the digits", "log10 of the learning rate", "held-out loss", series)
 
 
+def quality_against_time() -> str:
+    """FD-1280 of CIFAR-10 over minutes of training, without guidance and with autoguidance."""
+    points = [p for name in ("cifar10_minutes.json", "cifar10_20_minutes.json") for p in results(name)["points"]]
+    lines: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
+    for point in points:
+        for found in point["measured"]:
+            if found["samples"] == 10_000:
+                figure = found["figures"][0]
+                lines["autoguidance" in found].append((point["minutes"], figure["samples"], figure["error"]))
+    names = {False: "without guidance", True: "with autoguidance"}
+    series = [Series(names[k], [(x, y) for x, y, _ in v], [e for *_, e in v]) for k, v in lines.items()]
+    return chart("FD-1280 of CIFAR-10", "minutes of training on one H200", "FD-1280 of 10,000 samples", series)
+
+
 def main() -> None:
-    for draw in (learning_rate,):
+    for draw in (learning_rate, quality_against_time):
         svg = draw().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="460" ', 1)
         head, rest = svg.split(">", 1)
         path = ROOT / "docs/images" / f"{draw.__name__}.svg"
