@@ -308,9 +308,9 @@ def main() -> None:
                 if o.choose and len(every) > 2:
                     point["chosen_by"] = choose(trunk, o)
                 if o.save:
-                    keep(trunk, o.save / f"{o.recipe}-{minutes:g}")
+                    keep(trunk, o.save / f"{recipe.name}-{minutes:g}")
                 if o.images:
-                    picture(trunk, trunk.ways[-1], o.images / f"{o.recipe}-{minutes:g}.png")
+                    picture(trunk, trunk.ways[-1], o.images / f"{recipe.name}-{minutes:g}.png")
                 many = minutes in o.many
                 for n, repeats, last in ((o.n, 3 if many else 1, len(trunk.ways)), (o.more if many else 0, 1, 1)):
                     for way in trunk.ways[::-1][:last] if n else ():  # what was chosen first, if a run is stopped

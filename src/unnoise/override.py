@@ -110,15 +110,29 @@ def parse(text: str, hint: Any, current: Any = None, name: str = "value") -> Any
     if hint is str:
         return text
     if origin in (tuple, Sequence):
-        parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
+        parts = _entries(text)
         arms = [args[0]] * len(parts) if origin is Sequence or args[-1] is Ellipsis else list(args)
         if len(arms) != len(parts):
             raise OverrideError(f"{name} has {len(arms)} entries, got {len(parts)} in {text!r}")
-        return tuple(parse(p.strip(), arm, None, name) for p, arm in zip(parts, arms, strict=True))
+        return tuple(parse(p, arm, None, name) for p, arm in zip(parts, arms, strict=True))
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        pairs = [p.replace(":", "=", 1).partition("=") for p in text.strip("{} ").split(",") if p.strip()]
+        pairs = [p.replace(":", "=", 1).partition("=") for p in _entries(text)]
         return {k.strip(" '\""): parse(v.strip(), args[1], None, name) for k, _, v in pairs}
     return _named(text, hint, current, name)
+
+
+def _entries(text: str) -> list[str]:
+    """What stands between commas, but for those within brackets of an entry; brackets around all of it may be missing."""
+    parts, depth = [""], 0
+    for letter in text.strip():
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    if len(parts) == 1 and parts[0][:1] + parts[0][-1:] in ("()", "[]", "{}"):
+        return _entries(parts[0][1:-1])
+    return [p.strip() for p in parts if p.strip()]
 
 
 def _number(text: str, hint: type, name: str) -> int | float:
