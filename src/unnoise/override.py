@@ -122,7 +122,7 @@ def parse(text: str, hint: Any, current: Any = None, name: str = "value") -> Any
 
 
 def _entries(text: str) -> list[str]:
-    """What stands between commas, but for those within brackets of an entry; brackets around all of it may be missing."""
+    """What stands between commas, but for those within brackets of an entry; brackets around all may be missing."""
     parts, depth = [""], 0
     for letter in text.strip():
         depth += (letter in "([{") - (letter in ")]}")
