@@ -190,7 +190,7 @@ def uncompiled(o: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
 def measured(
     trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace, seed: int = SEED
 ) -> dict[str, Any]:
-    """The judge's figures of averaged weights, and the seconds that sampling took for all repeats."""
+    """The judge's figures of averaged weights, and the seconds that sampling and judging took for all repeats."""
     recipe, state = trunk.recipe, trunk.state
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
@@ -199,11 +199,12 @@ def measured(
         model, began = trunk.model(sampling), time.perf_counter()
         for i in range(repeats):
             trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these
-        seconds = time.perf_counter() - began
+        sampling_seconds = time.perf_counter() - began
         figures = recipe.judge(model, trunk.data, trial)
+        judging_seconds = time.perf_counter() - began - sampling_seconds
         own = shares(trial.samples(model, 0, like=trunk.data.train).raw, trunk.whole)
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
-    found = {"sampling_seconds": seconds, "shares": own}
+    found = {"sampling_seconds": sampling_seconds, "judging_seconds": judging_seconds, "shares": own}
     return {"samples": n, "repeats": repeats, **way, **found, "figures": as_json(figures)}
 
 
@@ -221,10 +222,8 @@ def shares(x: torch.Tensor, whole: Mapping[str, float]) -> dict[str, float]:
 def told(name: str, found: Mapping[str, Any]) -> None:
     """Print what was measured."""
     shown = {f["name"]: f["samples"] for f in found["figures"]} | found["shares"]
-    print(
-        f"  {name}: {found['sampling_seconds']:.1f} s  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()),
-        flush=True,
-    )
+    took = f"{found['sampling_seconds']:.1f} s, judged in {found['judging_seconds']:.1f} s"
+    print(f"  {name}: {took}  " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
 
 
 def way_of(found: Mapping[str, Any]) -> str:

@@ -78,13 +78,15 @@ def main() -> None:
         model.sampling, began = sampling, time.perf_counter()
         with kernels.using("auto"):
             raw = replace(trial).samples(model, like=data.train).raw
-        seconds, features = time.perf_counter() - began, mapped(reader, raw, trial)
+        took = {"sampling_seconds": time.perf_counter() - began}
+        features = mapped(reader, raw, trial)
         figures = [
             f
             for k, of in real.items()
             for f in compared([features[k]], of, k, trial, neighbours=o.neighbours and k == widest)
         ]
-        found[name] = {"sampling_seconds": seconds, "shares": shares(raw, whole), "figures": as_json(figures)}
+        took["judging_seconds"] = time.perf_counter() - began - took["sampling_seconds"]
+        found[name] = {**took, "shares": shares(raw, whole), "figures": as_json(figures)}
         told(name, found[name])
         record.write(o.out, device, {"samples": o.n, "seed": CHOOSING, "ways": found})
 
