@@ -4,8 +4,8 @@
     unnoise evaluate runs/flowers -n 10240 --capture          # 10,000 at least: the classification accuracy score too
 
 Every class has 20 pictures to learn from, which a network soon knows by heart: they are flipped, scaled, turned,
-stretched and moved in training, and the network is told how (`Augment`), so that samples are as the data are. First
-settings, after those of `cifar10`; watch memorisation.
+stretched and moved in training, and the network is told how (`Augment`), so that samples are as the data are, more often
+than 50,000 pictures would need (docs/tuning.md). First settings, after those of `cifar10`; watch memorisation.
 """
 
 from unnoise.core.denoiser import Preconditioned
@@ -47,7 +47,7 @@ def recipe() -> Recipe:
         data=Flowers(size=64),
         codec=codec,
         conditioner=Augmented(Labels({"label": 102})),
-        augment=Augment(p=0.15),
+        augment=Augment(p=0.4),
         model=Build(Preconditioned, net=net, parameterization=Edm(sigma_data=0.55)),
         objective=Denoising(density=LogNormalSigma(mean=-0.8, std=1.4), drop=0.1),
         optim=Muon(lr=1e-3, rate=Trapezoid(warmup=20_000, decay=0.5)),
