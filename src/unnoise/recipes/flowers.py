@@ -4,8 +4,8 @@
     unnoise evaluate runs/flowers -n 10240 --capture          # 10,000 at least: the classification accuracy score too
 
 Every class has 20 pictures to learn from, which a network soon knows by heart: they are flipped, scaled, turned,
-stretched and moved in training, and the network is told how (`Augment`), so that samples are as the data are, more often
-than 50,000 pictures would need (docs/tuning.md). First settings, after those of `cifar10`; watch memorisation.
+stretched and moved in training, more often than 50,000 pictures would need (docs/tuning.md), and the network is told
+how (`Augment`), so that samples are as the data are. First settings, after those of `cifar10`; watch memorisation.
 """
 
 from unnoise.core.denoiser import Preconditioned
