@@ -14,8 +14,8 @@ are is what was learned by heart. "shares" are plain statistics of the samples a
 a distance does not say in which direction samples are off. Each point is measured with each scale of --autoguidance
 and, unless that is 1, each --weaker network: the average after this share of the point's samples. With --choose N only
 the first way and the best of the others are: the best by the judge's first figure of N samples from seeds that are not
-reported.
-What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and `evaluate` read.
+reported. What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and
+`evaluate` read.
 """
 
 from __future__ import annotations
