@@ -19,7 +19,8 @@ import record
 import torch
 
 from unnoise.data.dataset import Columns, loaded
-from unnoise.judges import ClassificationAccuracy, Classifier, Several
+from unnoise.judges import ClassificationAccuracy, Classifier
+from unnoise.judges.several import each
 from unnoise.metrics import share
 from unnoise.model import Model
 from unnoise.runtime import Runtime, pick_device
@@ -46,25 +47,23 @@ def main() -> None:
     device = pick_device(o.device)
     model = Model.load(o.run, device=device)
     recipe = build(model.facts["recipe"], (), lazy=True)
-    judges = recipe.judge.judges if isinstance(recipe.judge, Several) else [recipe.judge]
-    learner: Classifier = next(j for j in judges if isinstance(j, ClassificationAccuracy)).classifier
+    learner: Classifier = next(j for j in each(recipe.judge) if isinstance(j, ClassificationAccuracy)).classifier
     data = recipe.data.load()
 
     rows: list[dict[str, Any]] = []
 
-    def row(way: dict[str, Any], columns: Columns, sampling: float = 0.0) -> None:
+    def row(what: str, columns: Columns, **of: Any) -> None:
         began = time.perf_counter()
         reader = learner.train(columns, device)
         found = {}
         for part, which in (("training", data.train), ("test", data.held_out)):
             x, asked = (loaded(which[k])[:CHOSEN_BY] for k in ("x", learner.label))
             found[part] = share(reader.read(x) == asked)
-        seconds = {"sampling_seconds": sampling, "learning_seconds": time.perf_counter() - began}
+        seconds = time.perf_counter() - began
         read = {k: {"value": v.value, "error": v.error} for k, v in found.items()}
-        rows.append({**way, "items": len(columns["x"]), **seconds, **read})
-        said = ", ".join(f"{k} {v:g}" if isinstance(v, float) else k for k, v in way.items() if v)
+        rows.append({**of, "of": what, "items": len(columns["x"]), "learning_seconds": seconds, **read})
         right = "; ".join(f"{v.value:.4f} +- {v.error:.4f} of real {k} items" for k, v in found.items())
-        print(f"{len(columns['x']):,} of {said}: {right} read right; {sum(seconds.values()):.0f} s", flush=True)
+        print(f"{len(columns['x']):,} {what}: {right} read right; {seconds:.0f} s", flush=True)
         record.write(o.out, device, {"run": o.run, "rows": rows})
 
     for g in o.scales:
@@ -74,9 +73,10 @@ def main() -> None:
             trial, began = Trial(o.n, 1, o.seed, settings, run=Runtime(device)), time.perf_counter()
             samples = trial.samples(model, like=data.train)
             columns = {"x": samples.raw, learner.label: samples.cond[learner.label]}
-            row(way, columns, time.perf_counter() - began)
+            said = ", ".join(f"{k} {v:g}" for k, v in way.items())
+            row(f"samples at {said}", columns, **way, sampling_seconds=time.perf_counter() - began)
     some = torch.arange(min(o.n, len(data)))
-    row({"real items": True}, {k: data.train[k][some] for k in ("x", learner.label)})
+    row("real items", {k: data.train[k][some] for k in ("x", learner.label)})
 
 
 if __name__ == "__main__":

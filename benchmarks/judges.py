@@ -17,7 +17,8 @@ import torch
 from unnoise import cache, recipes
 from unnoise.checkpoint import save_tensors
 from unnoise.data.dataset import Dataset, loaded
-from unnoise.judges import Classifier, Several
+from unnoise.judges import Classifier
+from unnoise.judges.several import each
 from unnoise.judges.taught import KIND, WEIGHTS, key
 from unnoise.metrics import share, worst_share
 from unnoise.runtime import pick_device
@@ -32,10 +33,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     o = parser.parse_args()
     recipe, device = recipes.load(o.recipe)[0], pick_device(o.device)
-    judge = recipe.judge
-    if isinstance(judge, Several):
-        judge = next(j for j in judge.judges if isinstance(j, Classifier))
-    assert isinstance(judge, Classifier)
+    judge = next(j for j in each(recipe.judge) if isinstance(j, Classifier))
     data: Dataset = recipe.data.load()
     began = time.perf_counter()
     reader = judge.train(data.train, device)

@@ -311,11 +311,11 @@ def main() -> None:
                 if o.images:
                     picture(trunk, trunk.ways[-1], o.images / f"{recipe.name}-{minutes:g}.png")
                 many = minutes in o.many
-                for n, repeats, last in ((o.n, 3 if many else 1, len(trunk.ways)), (o.more if many else 0, 1, 1)):
-                    for way in trunk.ways[::-1][:last] if n else ():  # what was chosen first, if a run is stopped
-                        point["measured"].append(found := measured(trunk, way, n, repeats, o))
-                        told(way_of(found), found)
-                        record.write(o.out, device, result)  # a run that is stopped keeps what it has
+                last_first = [(way, o.n, 3 if many else 1) for way in reversed(trunk.ways)]  # what was chosen
+                for way, n, repeats in last_first + ([(trunk.ways[-1], o.more, 1)] if many and o.more else []):
+                    point["measured"].append(found := measured(trunk, way, n, repeats, o))
+                    told(way_of(found), found)
+                    record.write(o.out, device, result)  # a run that is stopped keeps what it has
 
 
 if __name__ == "__main__":

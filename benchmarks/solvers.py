@@ -23,7 +23,8 @@ from minutes import CHOOSING, plain_statistics, shares, told
 
 from unnoise.data.dataset import loaded
 from unnoise.evaluate import compared
-from unnoise.judges import Distances, Several
+from unnoise.judges import Distances
+from unnoise.judges.several import each
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
@@ -63,8 +64,7 @@ def main() -> None:
             net.precision = PRECISIONS[o.precision]  # type: ignore[assignment]
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
     ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
-    judges = recipe.judge.judges if isinstance(recipe.judge, Several) else [recipe.judge]
-    judge = next((j for j in judges if isinstance(j, Distances)), None)
+    judge = next((j for j in each(recipe.judge) if isinstance(j, Distances)), None)
     if judge is None:
         raise SystemExit(
             f"the judge of {recipe.name} measures no distances of samples, which is what ways are compared by"

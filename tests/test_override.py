@@ -194,6 +194,7 @@ def test_a_value_is_set_and_nothing_else(assignment: str, expected: Any) -> None
         ("model.net=Preconditioned", "'Preconditioned' is unknown"),
         ("conditioner=Image(shape=(1,8,8))", "'Image' is unknown"),
         ("codec=Labels", "'Labels' is unknown"),
+        ("judge=Several(judges=(Distances(count=9), Means(side=2)))", "'Distances': what may stand here has no names"),
         # values that their owner refuses
         ("optim.lr=-1", "lr must be > 0, got -1"),
         ("micro=3", "a batch of 64 does not divide into 3 pieces"),

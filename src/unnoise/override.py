@@ -167,6 +167,8 @@ def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
         raise OverrideError(f"{name}={ast.unparse(node)!r}: write a name with named arguments, as in Cosine(offset=0)")
     known = _kin(hint, current)
     match = next((c for k, c in known.items() if k.lower() == call.func.id.lower()), None)
+    if not known:
+        raise OverrideError(f"{name}={call.func.id!r}: what may stand here has no names; write a recipe of your own")
     if match is None:
         raise OverrideError(f"{name}={call.func.id!r} is unknown{nearest(call.func.id, known)}")
     hints, arguments = _hints(match), {}

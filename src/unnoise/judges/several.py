@@ -56,6 +56,11 @@ class Several:
         return [found for judge in self.judges for found in judge(model, part, trial)]
 
 
+def each(judge: Judge) -> Sequence[Judge]:
+    """The judges of `Several`; any other alone."""
+    return judge.judges if isinstance(judge, Several) else [judge]
+
+
 def spread(columns: Columns, n: int | None) -> Columns:
     """n items (or all, where there are no more), spread evenly."""
     have = len(columns["x"])
