@@ -109,7 +109,7 @@ def test_a_run_from_end_to_end(cli: Callable[..., Result], tmp_path: Path) -> No
 def test_a_run_of_minutes_fixes_a_number_of_samples_that_repeats_it(cli: Callable[..., Result], tmp_path: Path) -> None:
     timed = cli("train", "digits", *SMALL, "--minutes", 0.04, "--out", "timed")
     assert timed.code == 0
-    (total,) = re.findall(r"--samples (\d+) repeats this run", timed.err)
+    *_, total = re.findall(r"--samples (\d+) repeats this run", timed.err)
     facts = checkpoint.read(checkpoint.locate(tmp_path / "timed")).facts
     assert facts["total"] == facts["seen"] == int(total) and facts["minutes"] == 0.04
     refused(cli("resume", "timed"), "is complete")

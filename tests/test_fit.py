@@ -34,7 +34,7 @@ from unnoise.optim import AdamW
 from unnoise.override import override
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime
-from unnoise.session import Pace
+from unnoise.session import Pace, watch_due
 from unnoise.spec import Build
 from unnoise.train import NonFinite
 
@@ -748,6 +748,60 @@ def test_slow_first_steps_do_not_shorten_a_run_of_minutes(compiling: float) -> N
     assert pace.rate == pytest.approx(256 / 0.02)
     assert total % 256 == 0
     assert elapsed + (total - seen) / (256 / 0.02) == pytest.approx(600.0, abs=0.05)
+
+
+def test_a_pace_is_taken_again_as_the_run_goes_on() -> None:
+    """Steps of 20 ms that become steps of 40 ms after a minute fill ten minutes all the same."""
+    pace, elapsed, seen, said = Pace(600.0, 256, 0), 0.0, 0, []
+    while not said or seen < said[-1][1]:
+        seen += 256
+        elapsed += 0.02 if elapsed < 60 else 0.04
+        if total := pace.total(seen, elapsed):
+            said.append((elapsed, total))
+    assert [at for at, _ in said[:4]] == pytest.approx([30, 60, 90, 120], abs=1.0)
+    assert 1.6 * said[-1][1] < said[0][1]
+    assert elapsed == pytest.approx(600.0, abs=6.0)
+
+
+@dataclass
+class Busy:
+    """A logger that takes its time, at first."""
+
+    until: int
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        if seen < self.until:
+            time.sleep(0.03)
+
+    def image(self, seen: int, name: str, picture: Any) -> None: ...
+
+
+@pytest.mark.parametrize("rate", ["Constant()", "Cosine()"])
+def test_a_run_of_minutes_amends_its_length_while_that_is_harmless(
+    rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not once the learning rate depends on it; and the number that was said last repeats the run."""
+    recipe = digits(optim__rate=rate, log_every="1")
+    state = fit.start(recipe, tmp_path / "timed", RUN, minutes=0.1, loggers=[Busy(16 * 20)])
+    told = capsys.readouterr().err
+    said = [int(n) for n in re.findall(r"(\d+) samples fit", told)]
+    assert state.seen == state.total == said[-1]
+    if rate == "Cosine()":  # which was on its way down when its end became known
+        assert len(said) == 1 and "repeats" not in told
+        return
+    assert len(said) > 1 and said[-1] > said[0] and f"--samples {said[-1]} repeats" in told
+    fit.start(recipe, tmp_path / "counted", RUN, samples=said[-1])
+    assert_same(tensors(tmp_path / "timed"), tensors(tmp_path / "counted"))
+
+
+def test_the_held_out_loss_is_told_by_ever_fewer_lines(tmp_path: Path) -> None:
+    """By all of the first 40; by 231 of 16,000, about a thirtieth apart."""
+    told = [n for n in range(1, 16_001) if watch_due(n)]
+    assert told[:40] == list(range(1, 41)) and len(told) == 231
+    assert max(b / a for a, b in itertools.pairwise(told[40:])) < 1 + 2 / 32
+    fit.start(digits(log_every="1"), tmp_path / "run", RUN, samples=16 * 54)
+    with_it = [n for n, line in enumerate(lines(tmp_path / "run"), 1) if "held_out" in line]
+    assert with_it == [n for n in range(1, 55) if watch_due(n) or n == 54]
 
 
 def test_a_pace_is_taken_of_enough_steps() -> None:

@@ -56,7 +56,8 @@ def start(
         compiled: torch.compile the networks, for training; what is looked at meanwhile is evaluated as it is.
         captured: replay training steps as a CUDA graph, see `train.train`.
         samples: samples to see, in the place of the recipe's.
-        minutes: instead, how long to train: the rate over 5 % of it, once steps are warm, fixes how many samples.
+        minutes: instead, how long to train: the rate over 5 % of it, once steps are warm, says how many samples, and is
+            looked at again until the learning rate begins to fall (`session.Pace`).
         parent: a run or model whose weights to start from, where they fit.
         types: classes of the user's in the recipe or the parent.
         loggers: besides metrics.jsonl.

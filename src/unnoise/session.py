@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -37,7 +38,9 @@ from unnoise.train import Progress, train
 from unnoise.version import __version__
 
 MEASURED = 0.05
-"""The share of its minutes in which a run measures its rate; then its number of samples is fixed."""
+"""The share of its minutes after which a run says, from its rate, how many samples it is to see; again after each."""
+AMENDED = 0.02
+"""By how much that number is to be off before it is changed."""
 WARM = 8
 """Steps before that: the first ones allocate, tune, compile and are recorded, which may take longer than the share."""
 SAVE_EVERY = 60.0
@@ -48,6 +51,8 @@ CHECKED = 64
 """Items of a lazy column that are looked at before the first step."""
 WATCHED = 512
 """Held-out items that the loss is watched on."""
+DENSE = 32
+"""Lines of the log, from the first on, that each tell the held-out loss; later ones do as often in each e-fold."""
 
 
 class Interrupted(UserError):
@@ -59,7 +64,10 @@ class Interrupted(UserError):
 
 
 class Pace:
-    """How many samples fit into so many seconds, from the rate of the first of them.
+    """How many samples fit into so many seconds, from the rate so far: said after every 5 % of them.
+
+    Not once, since what a run does besides its steps (grids of samples, checkpoints), and what others do on its
+    machine, comes later. The rate is that of all steps since they are warm: a grid would make up most of a short while.
 
     Args:
         seconds: of the whole run.
@@ -70,11 +78,14 @@ class Pace:
     def __init__(self, seconds: float, batch: int, seen: int) -> None:
         self.seconds, self.batch, self.first = seconds, batch, seen
         self.warm: float | None = None
+        """Seconds until steps were warm."""
+        self.said = 0.0
+        """And until a number was said last."""
         self.rate = 0.0
         """Samples a second, once it is known."""
 
     def total(self, seen: int, elapsed: float) -> int:
-        """After each step: how many samples the run is to see in all, in whole batches; 0 where it is too early to say.
+        """After a step: how many samples the run is to see in all, in whole batches; 0 where there is nothing to say.
 
         Args:
             seen: samples so far.
@@ -84,11 +95,20 @@ class Pace:
         if steps < WARM:
             return 0
         if self.warm is None:
-            self.warm = elapsed
-        if steps < 2 * WARM or elapsed - self.warm < MEASURED * self.seconds:
+            self.warm = self.said = elapsed
+        if steps < 2 * WARM or elapsed - self.said < MEASURED * self.seconds:
             return 0
         self.rate = (steps - WARM) * self.batch / max(elapsed - self.warm, 1e-9)
+        self.said = elapsed
         return whole_batches(seen + round(self.rate * max(0.0, self.seconds - elapsed)), self.batch)
+
+
+def watch_due(line: int) -> bool:
+    """Whether this line of the log, counted from 1, tells the held-out loss: each of the first ones, ever fewer later.
+
+    On a fast device a look at held-out data takes as long as many steps: of 16,000 lines 231 do.
+    """
+    return line == 1 or math.floor(DENSE * math.log(line)) > math.floor(DENSE * math.log(line - 1))
 
 
 class Session:
@@ -114,7 +134,9 @@ class Session:
             raise UserError(f"the number of workers is at least 0, got {workers}")
         self.workers = workers
         self.stopped: int | None = None
-        self.pace = Pace(60 * float(facts.get("minutes") or 0), recipe.batch, state.seen)
+        self.pace: Pace | None = None
+        if state.total is None:
+            self.pace = Pace(60 * float(facts["minutes"]), recipe.batch, state.seen)
         self.said = state.seen, self.begun
         self.watched: dict[str, Tensor] = {}
 
@@ -166,8 +188,8 @@ class Session:
         with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
             for progress in train(recipe, state, source, run, captured=captured):
                 step = state.seen // recipe.batch
-                if state.total is None:
-                    self._fix_total()
+                if self.pace is not None and (state.total is None or step % 8 == 0):
+                    self._fix_total(self.pace)
                 if bar is not None:
                     bar.total = state.total
                     bar.update(recipe.batch)
@@ -193,24 +215,36 @@ class Session:
         due = time.monotonic() - saved > SAVE_EVERY
         return step % 8 == 0 and self.run.any(due and self.run.is_main) if self.run.sharded else due
 
-    def _fix_total(self) -> None:
-        """A run of so many minutes: once its rate is known, that says how many samples it is to see."""
-        total = int(self.run.broadcast(self.pace.total(self.state.seen, self.elapsed)))
-        if total:
-            self.state.total = total
-            if self.run.is_main:
-                warm = f"{self.pace.rate:.0f} samples/s once warm, after {self.pace.warm:.0f} s"
-                say(f"{warm}: {total} samples fit; --samples {total} repeats this run")
+    def _fix_total(self, pace: Pace) -> None:
+        """A run of so many minutes: its rate says how many samples it is to see, until that bears on the next step."""
+        state, upcoming = self.state, self.state.seen + self.recipe.batch
+        total = int(self.run.broadcast(pace.total(state.seen, self.elapsed)))
+        if not total:
+            return
+        optims = [phase.optim for phase in state.phases]
+        same = all(optim.lr_at(upcoming, state.total) == optim.lr_at(upcoming, total) for optim in optims)
+        when = f"once warm, after {pace.warm:.0f} s"
+        if state.total is not None:
+            if not same:
+                self.pace = None
+            if not same or abs(total - state.total) <= AMENDED * state.total:
+                return
+            when = "so far"
+        state.total = total
+        if self.run.is_main:
+            repeats = f"; --samples {total} repeats this run" if same else ""
+            say(f"{pace.rate:.0f} samples/s {when}: {total} samples fit{repeats}")
 
     def _preview_due(self) -> bool:
         total, seen, batch = self.state.total, self.state.seen, self.recipe.batch
         return total is not None and seen * PREVIEWS // total > (seen - batch) * PREVIEWS // total
 
     def log(self, progress: Progress, bar: Any) -> None:
-        """A line of metrics: training and held-out loss, also by log-SNR."""
+        """A line of metrics: training loss and, where `watch_due`, held-out loss, also by log-SNR."""
         state, recipe = self.state, self.recipe
+        due = state.seen == state.total or watch_due(state.seen // recipe.batch // recipe.log_every)
         values: dict[str, Any] = {**state.read_window(self.run), "lr": progress.lr, "norm": float(progress.norm)}
-        if self.run.joins and len(self.watched["x"]):
+        if due and self.run.joins and len(self.watched["x"]):
             with self._as_they_are():
                 values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
         if not self.run.is_main:

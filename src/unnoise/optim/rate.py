@@ -7,7 +7,8 @@ Args:
         a warm-up never wastes it). The only clock: steps, devices and accumulation do not enter, and resuming needs no
         state.
     total: samples of the whole run, or None while a run has not fixed its length yet. A run given in minutes measures
-        its speed in its first 5 % and then sets `total`; so no profile looks at `total` before 5 % of it.
+        its speed in its first 5 % and then sets `total`; so no profile looks at `total` before 5 % of it. Later it may
+        be amended as long as that leaves the next step's rate as it is.
 
 The promise behind None: for seen <= 0.05 * total, rate(seen, None) == rate(seen, total), bit for bit.
 """
