@@ -15,6 +15,7 @@ from unnoise.report.chart import Series, chart
 from unnoise.report.style import CSS
 
 ROOT = Path(__file__).resolve().parents[1]
+LETTERS = ".chart { font-family: system-ui, sans-serif; }"
 RULES = "\n".join(line for line in CSS.splitlines() if line.startswith((".chart ", ":root", "@media (prefers")))
 
 
@@ -37,7 +38,7 @@ def learning_rate() -> str:
 
 
 def quality_against_time() -> str:
-    """FD-1280 of CIFAR-10 over minutes of training, without guidance and with autoguidance."""
+    """FD-1280 of CIFAR-10 over minutes of training, without guidance, with autoguidance, and a peer's."""
     points = [p for name in ("cifar10_minutes.json", "cifar10_20_minutes.json") for p in results(name)["points"]]
     lines: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
     for point in points:
@@ -45,8 +46,11 @@ def quality_against_time() -> str:
             if found["samples"] == 10_000:
                 figure = found["figures"][0]
                 lines["autoguidance" in found].append((point["minutes"], figure["samples"], figure["error"]))
-    names = {False: "without guidance", True: "with autoguidance"}
+    names = {False: "unguided", True: "autoguidance"}
     series = [Series(names[k], [(x, y) for x, y, _ in v], [e for *_, e in v]) for k, v in lines.items()]
+    peers = [(p["minutes"], p["figures"][0]) for p in results("cifar10_peer_minutes.json")["points"]]
+    reached = [(x, figure["samples"]) for x, figure in peers]
+    series.append(Series("diffusers, 100 steps", reached, [figure["error"] for _, figure in peers]))
     return chart("FD-1280 of CIFAR-10", "minutes of training on one H200", "FD-1280 of 10,000 samples", series)
 
 
@@ -55,7 +59,7 @@ def main() -> None:
         svg = draw().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="460" ', 1)
         head, rest = svg.split(">", 1)
         path = ROOT / "docs/images" / f"{draw.__name__}.svg"
-        path.write_text(f"{head}>\n<style>\n{RULES}\n</style>{rest}\n", encoding="utf8")
+        path.write_text(f"{head}>\n<style>\n{RULES}\n{LETTERS}\n</style>{rest}\n", encoding="utf8")
         print(path.relative_to(ROOT))
 
 

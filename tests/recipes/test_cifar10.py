@@ -10,8 +10,8 @@ from unnoise.recipes import cifar10, cifar10_classes
 def test_only_the_classes_differ() -> None:
     plain, told = cifar10.recipe(), cifar10_classes.recipe()
     differing = {f.name for f in fields(plain) if getattr(plain, f.name) != getattr(told, f.name)}
-    assert differing == {"name", "conditioner", "model", "objective", "sampling", "judge"}
-    assert (plain.name, plain.conditioner, plain.sampling.guidance) == ("cifar10", None, 1.0)
+    assert differing == {"name", "conditioner", "model", "objective", "judge"}
+    assert (plain.name, plain.conditioner) == ("cifar10", None)
     assert (told.name, told.conditioner) == ("cifar10_classes", Labels({"label": 10}))
     nets: list[Any] = [r.components()["model"].net for r in (plain, told)]
     assert [n.labels for n in nets] == [{}, {"label": 10}]

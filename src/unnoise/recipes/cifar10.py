@@ -63,8 +63,7 @@ def recipe(classes: int = 0) -> Recipe:
             sampler=DPMpp2M(),
             grid=KarrasGrid(sigma_min=0.005, sigma_max=80),
             steps=18,
-            guidance=1.3 if labels else 1.0,
-            autoguidance=1.0 if labels else 1.5,
+            autoguidance=1.5,
         ),
         judge=Several((Distances(), ClassificationAccuracy(learner, count=1000))) if labels else Distances(),
     )

@@ -12,6 +12,8 @@ from unnoise.report.words import escaped, finite, short
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 80, 22, 34, 50
 """Margins around the plot; the legend lies in the upper one."""
+KEY, LETTER, GAP = 44, 7.2, 16
+"""What a series takes in the legend, what each letter of its name adds, and what lies between two where it fits."""
 DOTTED = 40
 """Series of more points than this are lines without dots."""
 DECADE = 30.0
@@ -114,13 +116,16 @@ def chart(
         f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
         f"{escaped(y)}{', log scale' if up.log else ''}</text>",
     ]
-    for i, s in enumerate(shown):
+    takes = [KEY + LETTER * len(s.name) for s in shown]
+    gap = max(0.0, min(GAP, (WIDTH - sum(takes)) / len(takes)))
+    start = max(0.0, min(LEFT, WIDTH - sum(takes) - gap * len(takes)))
+    for s, width in zip(shown, takes, strict=True):
         kind = f"s{series.index(s) % 3}"
         parts += _line(s, kind, across, up)
         if len(shown) > 1:
-            start = LEFT + i * (WIDTH - LEFT - RIGHT) / len(shown)
             parts.append(f'<path class="line {kind}" d="M{start:.1f} 14h26"/>{_dot(kind, start + 13, 14, "")}')
             parts.append(f'<text x="{start + 34:.1f}" y="18">{escaped(s.name)}</text>')
+            start += width + gap
     return "\n".join([*parts, "</svg>"])
 
 
