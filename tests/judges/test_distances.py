@@ -160,6 +160,26 @@ def test_several_features_are_of_one_pass_and_the_widest_tell_by_neighbours(digi
     assert read == [359, 359, 100, 100]
 
 
+def test_samples_are_compared_with_held_out_data_where_asked(digits: Dataset) -> None:
+    """As the other way round with the parts of the data exchanged; copies are told as ever."""
+    x, swapped = digits.train["x"], Dataset(digits.held_out, digits.train)
+    found, other = drawn(x, digits, Distances(Means(4), against="held_out")), drawn(x, swapped)
+    names = [k.replace("means4", "means4 to held-out") for k in other]
+    assert list(found) == names and names[0] == "fd-means4 to held-out"
+    for name, known in zip(names[:-2], other.values(), strict=False):
+        assert (found[name].samples, found[name].real) == (known.samples, known.real), name
+    assert found["fd-means4 to held-out"].samples == pytest.approx(found["fd-means4 to held-out"].real)
+    assert found[COPIES].samples == 1 and found[COPIES].real == pytest.approx(0.01, abs=0.005)
+
+
+def test_what_cannot_be_compared_with_is_refused(digits: Dataset) -> None:
+    few = Dataset(digits.train, {k: v[:59] for k, v in digits.held_out.items()})
+    with pytest.raises(UserError, match="59 held-out items are too few to compare with: 60 would do"):
+        drawn(digits.train["x"], few, Distances(Means(4), against="held_out"))
+    with pytest.raises(ValueError, match="against 'train' or 'held_out', got 'test'"):
+        Distances(against="test")  # type: ignore[arg-type]
+
+
 def test_repeats_are_averaged(digits: Dataset) -> None:
     sets = [digits.held_out["x"][:100], digits.train["x"][:100]]
     judge, model = Distances(Means(2)), Drawer(torch.cat(sets))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
-from unnoise.evaluate import RULES, compared, memorised, require_enough
+from unnoise.evaluate import LEAST, RULES, compared, memorised, require_enough
 from unnoise.judges.inception import Inception
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
@@ -76,18 +76,28 @@ class Distances:
     """Samples and held-out data, as many of each, compared with training data; see `evaluate.compared`.
 
     Figures carry the name of their features: fd-1280, kid-768; "fid" is the distance of 2,048 features of the whole
-    published network. Beside them how near samples come to training items. Conditional models are asked for what
-    training items are.
+    published network. Beside them how near samples come to training items. Conditional models are asked for what the
+    items are that samples are compared with.
 
     Args:
         features: which features.
         compared: items at most of the training and of the held-out part that samples are compared with pairwise.
         count: of samples unless told otherwise.
+        against: "train"; or "held_out", for the few items that a network knows by heart: these would be at no distance
+            from themselves. Then training items stand beside samples, and figures are called "fd-1280 to held-out".
+
+    Raises:
+        ValueError: for anything else.
     """
 
     features: Features = Inception()
     compared: int = 10_000
     count: int = 10_000
+    against: Literal["train", "held_out"] = "train"
+
+    def __post_init__(self) -> None:
+        if self.against not in ("train", "held_out"):
+            raise ValueError(f"samples are compared against 'train' or 'held_out', got {self.against!r}")
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -95,19 +105,24 @@ class Distances:
         return RULES
 
     def __call__(self, model: Model, data: Dataset, trial: Trial) -> list[Figure]:
-        """The figures; Raises UserError for too few samples, and as `features.load` does."""
+        """The figures; Raises UserError for too few samples or held-out items, and as `features.load` does."""
         require_enough(trial.n, data)
+        basis, to = data, ""
+        if self.against == "held_out":
+            if (few := len(data.held_out["x"])) < LEAST:
+                raise UserError(f"{few} held-out items are too few to compare with: {LEAST} would do")
+            basis, to = Dataset(data.held_out, data.train), " to held-out"
         reader = self.features.load(trial.run.device)
         for name, value in reader.key.items():
             trial.rests_on(name, str(value))
-        real = references(reader, data, self.compared, trial)
-        raw = [trial.samples(model, i, like=data.train).raw for i in range(trial.repeats)]
+        real = references(reader, basis, self.compared, trial)
+        raw = [trial.samples(model, i, like=basis.train).raw for i in range(trial.repeats)]
         trial.say(f"features of {trial.n:,} samples")
         own = [mapped(reader, x, trial) for x in raw]
         widest = max(real, key=lambda k: real[k].train.shape[1])
         figures = [
             found
             for name in real
-            for found in compared([x[name] for x in own], real[name], name, trial, neighbours=name == widest)
+            for found in compared([x[name] for x in own], real[name], f"{name}{to}", trial, neighbours=name == widest)
         ]
         return figures + memorised(raw, data, trial)

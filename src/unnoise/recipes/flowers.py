@@ -54,5 +54,10 @@ def recipe() -> Recipe:
         batch=256,
         samples=4_000_000,
         sampling=Sampling(sampler=DPMpp2M(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=24, guidance=1.3),
-        judge=Several((Distances(count=5000), ClassificationAccuracy(learner, count=5000, least=10_000))),
+        judge=Several(
+            (
+                Distances(count=5000, against="held_out"),
+                ClassificationAccuracy(learner, count=5000, least=10_000),
+            )
+        ),
     )
