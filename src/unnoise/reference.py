@@ -80,7 +80,7 @@ def references(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[s
 
 
 def _features(reader: Reader, data: Dataset, most: int, trial: Trial) -> dict[str, Tensor]:
-    trial.say(f"features of {len(data):,} training and {len(data.held_out['x']):,} held-out items")
+    trial.say(f"features of {len(data):,} real items, and of {len(data.held_out['x']):,} to stand beside samples")
     found: dict[str, Tensor] = {}
     for part, columns in (("train", data.train), ("held_out", data.held_out)):
         n = len(columns["x"])
