@@ -52,7 +52,7 @@ CHECKED = 64
 WATCHED = 512
 """Held-out items that the loss is watched on."""
 DENSE = 32
-"""Lines of the log, from the first on, that each tell the held-out loss; later ones do as often in each e-fold."""
+"""Lines of the log in each e-fold of their number that tell the held-out loss; all of the first 40 do."""
 
 
 class Interrupted(UserError):

@@ -229,6 +229,12 @@ def test_a_table_without_real_data_has_no_columns_for_them() -> None:
     assert "±" not in said(page(replace(PLAIN, figures=[Figure("b", 1.0)])))
 
 
+def test_figures_to_held_out_data_stand_beside_those_of_training_data() -> None:
+    told = "those to held-out data beside that of the data trained on"
+    near = Figure("fd-1280 to held-out", 0.5, 0.3)
+    assert told in said(page(replace(PLAIN, figures=[near]))) and told not in said(page(PLAIN))
+
+
 def test_large_pictures_are_reduced_until_the_page_is_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (24, 256, 192, 3), np.uint8)
     few = noise[:6]

@@ -157,7 +157,9 @@ def _about(figures: Sequence[Figure], beside: bool) -> str:
     """How the table is read, of what there is in it."""
     said = []
     if beside:
-        said.append("Each figure of the samples stands beside the same figure of held-out real data.")
+        other = "; those to held-out data beside that of the data trained on"
+        more = other if any("to held-out" in f.name for f in figures) else ""
+        said.append(f"Each figure of the samples stands beside the same figure of held-out real data{more}.")
     if any(e is not None for f in figures for e in (f.error, f.real_error)):
         said.append("\u00b1 is a standard error.")
     if beside:
