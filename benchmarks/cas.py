@@ -47,7 +47,10 @@ def main() -> None:
     device = pick_device(o.device)
     model = Model.load(o.run, device=device)
     recipe = build(model.facts["recipe"], (), lazy=True)
-    learner: Classifier = next(j for j in each(recipe.judge) if isinstance(j, ClassificationAccuracy)).classifier
+    scores = [j for j in each(recipe.judge) if isinstance(j, ClassificationAccuracy)]
+    if not scores:
+        raise SystemExit(f"{o.run}: its judge is {recipe.judge}, without a ClassificationAccuracy to learn by")
+    learner: Classifier = scores[0].classifier
     data = recipe.data.load()
 
     rows: list[dict[str, Any]] = []
