@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ def test_twenty_minutes_are_what_the_readme_sets() -> None:
 
 def test_only_the_classes_differ() -> None:
     plain, told = cifar10.recipe(deep=True), cifar10_classes.recipe()
-    assert differing(plain, told) == {"name", "conditioner", "model", "objective", "judge"}
+    assert differing(plain, told) == {"name", "conditioner", "model", "objective", "sampling", "judge"}
+    ways = [replace(r.sampling, steps=18, autoguidance=1.5, weaker=0.12) for r in (plain, told)]
+    assert ways == [plain.sampling] * 2
     assert (plain.name, plain.conditioner) == ("cifar10", None)
     assert (told.name, told.conditioner) == ("cifar10_classes", Labels({"label": 10}))
     nets: list[Any] = [r.components()["model"].net for r in (plain, told)]
