@@ -34,7 +34,7 @@ from unnoise.optim import AdamW
 from unnoise.override import override
 from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime
-from unnoise.session import Pace, watch_due
+from unnoise.session import Pace, affordable, watch_due
 from unnoise.spec import Build
 from unnoise.train import NonFinite
 
@@ -340,6 +340,18 @@ def test_a_compiled_run_compiles_its_training_step_alone(tmp_path: Path, monkeyp
         torch.testing.assert_close(state.named[k], x)
     of_both = [read_lines(tmp_path / run / "metrics.jsonl") for run in "ab"]
     assert [x["held_out"] for x in of_both[0]] == pytest.approx([x["held_out"] for x in of_both[1]], rel=1e-4)
+
+
+def test_grids_take_a_tenth_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first, the last, and those that take some seconds."""
+    for grids, elapsed, due in [([], 0, True), ([3.0], 10, True), ([3.0, 3.0, 3.0], 30, False), ([30.0], 210, False)]:
+        assert affordable(grids, elapsed) is due
+    assert affordable([30.0], 601) and not affordable([30.0, 30.0], 601) and affordable([30.0, 30.0], 901)
+    recipe = digits(samples="128")
+    for name, allowed, count in (("a", True, 4), ("b", False, 1)):
+        monkeypatch.setattr(session, "affordable", lambda grids, elapsed, allowed=allowed: allowed)
+        fit.start(recipe, tmp_path / name)
+        assert len(list((tmp_path / name / "samples").iterdir())) == count
 
 
 def test_a_captured_run_goes_on_where_nothing_can_be_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

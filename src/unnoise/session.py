@@ -46,7 +46,9 @@ WARM = 8
 SAVE_EVERY = 60.0
 """Seconds between checkpoints: what a kill can cost."""
 PREVIEWS = 4
-"""Grids of samples in a run."""
+"""Grids of samples in a run, at most: see `affordable`."""
+LOOKING, FREE = 0.1, 10.0
+"""The share of a run's time that grids may take, and seconds that they may take in any case."""
 CHECKED = 64
 """Items of a lazy column that are looked at before the first step."""
 WATCHED = 512
@@ -111,6 +113,16 @@ def watch_due(line: int) -> bool:
     return line == 1 or math.floor(DENSE * math.log(line)) > math.floor(DENSE * math.log(line - 1))
 
 
+def affordable(grids: Sequence[float], elapsed: float) -> bool:
+    """Whether there is time for another grid like those before: one of a sampler of 1,000 steps may take half a minute.
+
+    Args:
+        grids: seconds that each took so far.
+        elapsed: seconds of the run so far.
+    """
+    return not grids or sum(grids) * (1 + 1 / len(grids)) <= max(FREE, LOOKING * elapsed)
+
+
 class Session:
     """One process's stretch of a run, from a checkpoint to the end or to an interruption."""
 
@@ -139,6 +151,7 @@ class Session:
             self.pace = Pace(60 * float(facts["minutes"]), recipe.batch, state.seen)
         self.said = state.seen, self.begun
         self.watched: dict[str, Tensor] = {}
+        self.grids: list[float] = []
 
     @property
     def elapsed(self) -> float:
@@ -197,10 +210,8 @@ class Session:
                     self.snapshot()
                 if step % recipe.log_every == 0 or state.seen == state.total:
                     self.log(progress, bar)
-                if self._preview_due() and run.joins and "process" in state.components:
-                    folder = self.path / "samples" if run.is_main else None
-                    with state.averaged(recipe.average), self._as_they_are():
-                        preview(self.model(), folder, state.seen, self.data, self.loggers)
+                if "process" in state.components and self._preview_due():
+                    self.preview()
                 if self._save_due(step, saved):
                     self.save()
                     saved = time.monotonic()
@@ -236,8 +247,20 @@ class Session:
             say(f"{pace.rate:.0f} samples/s {when}: {total} samples fit{repeats}")
 
     def _preview_due(self) -> bool:
+        """At the end, and at each part of the run before if the main process has time for it."""
         total, seen, batch = self.state.total, self.state.seen, self.recipe.batch
-        return total is not None and seen * PREVIEWS // total > (seen - batch) * PREVIEWS // total
+        if total is None or seen * PREVIEWS // total == (seen - batch) * PREVIEWS // total:
+            return False
+        return seen == total or self.run.any(self.run.is_main and affordable(self.grids, self.elapsed))
+
+    def preview(self) -> None:
+        """A grid of samples of the averaged weights."""
+        began = time.monotonic()
+        if self.run.joins:
+            folder = self.path / "samples" if self.run.is_main else None
+            with self.state.averaged(self.recipe.average), self._as_they_are():
+                preview(self.model(), folder, self.state.seen, self.data, self.loggers)
+        self.grids.append(time.monotonic() - began)
 
     def log(self, progress: Progress, bar: Any) -> None:
         """A line of metrics: training loss and, where `watch_due`, held-out loss, also by log-SNR."""
