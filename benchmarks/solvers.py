@@ -1,6 +1,6 @@
 """Which solver, how many steps, how guided? The distances of one trained model's samples, each way beside its seconds.
 
-    python benchmarks/solvers.py SAVED [-n 10000] [--capture] [--out FILE.json]
+    python benchmarks/solvers.py SAVED [-n 10000] [--compile --capture] [--out FILE.json]
         --way '18 steps:' --way 'converged: steps=144; sampler=Heun()' --way 'guided: autoguidance=1.5'
 
 SAVED is a run or what `minutes.py --save` kept. A way is a name and assignments to what the model's `Sampling` says,
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--way", action="append", required=True)
     parser.add_argument("-n", type=int, default=10_000, help="samples")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--capture", action="store_true")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the networks, in the place of the run's own")
     parser.add_argument("--neighbours", action="store_true", help="precision, recall, density and coverage too")
@@ -62,6 +63,8 @@ def main() -> None:
     if o.precision:
         for net in filter(None, (model.denoiser, model.weaker)):
             net.precision = PRECISIONS[o.precision]  # type: ignore[assignment]
+    if o.compile:
+        model.compile()
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
     ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
     judge = next((j for j in each(recipe.judge) if isinstance(j, Distances)), None)

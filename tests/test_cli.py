@@ -572,6 +572,16 @@ def test_a_library_s_error_is_not_hidden(cli: Callable[..., Result], tmp_path: P
         cli("train", "own.py")
 
 
+def test_a_failing_compiler_is_one_line(tmp_path: Path, tiny: Path) -> None:
+    """Where there is no C++ compiler, as in many containers, a stack of torch's own says little."""
+    env = {**ENVIRONMENT, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [*UNNOISE, "sample", str(tiny), "-n", "1", "--batch", "1", "--steps", "1", "--compile", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    line = r"unnoise: torch.compile failed \(InvalidCxxCompiler: .*none.*\): mend that, or leave --compile out\n"
+    assert re.fullmatch(line, done.stderr), done.stderr
+
+
 # Real processes: signals, terminals, pipes ----------------------------------------------------------------------------
 
 

@@ -163,6 +163,9 @@ def test_what_failed_before_the_first_sample_does_not_stand_in_the_way(model: Mo
         with pytest.raises(FloatingPointError):
             export(model, tmp_path / out, 2, quiet=True, guidance=1e30)
         assert export(model, tmp_path / out, 2, quiet=True, guidance=2.0)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="leave it out"):
+            export(model, tmp_path / "captured", 2, quiet=True, captured=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["folder", "x.npz"]
 
 

@@ -381,6 +381,36 @@ def test_threads_share_a_model(smooth: Model) -> None:
         assert close(a, b)
 
 
+# Compiled -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch.*")
+def test_whole_batches_are_compiled_once(smooth: Model) -> None:
+    """Pitfall 27: a last batch of another size would compile anew, and that of another thread too."""
+    sizes: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def call(*given: Any) -> Any:
+            sizes.append(max(x.shape[0] for x in given if isinstance(x, torch.Tensor) and x.shape[1:] == (1, 8, 8)))
+            return graph(*given)
+
+        compiled.append(graph)
+        return call
+
+    compiled: list[Any] = []
+    settings: dict[str, Any] = {"batch": 8, "sampler": Euler(), "steps": 2, "guidance": 1.0, "label": [3, 1, 4]}
+    plain = smooth.sample(27, **settings)
+    torch._dynamo.reset()
+    assert smooth.compile(backend=backend, dynamic=False) is smooth
+    assert close(smooth.sample(27, **settings), plain)
+    assert (len(compiled), sizes) == (1, [8] * 6)  # three whole batches of two steps
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(smooth.sample, 3, seed=k, **settings) for k in range(0, 12, 3)]
+        assert close(np.concatenate([f.result() for f in tasks]), plain[:12])
+    assert close(smooth.sample(8, **settings), plain[:8])
+    assert (len(compiled), sizes) == (1, [8] * 8)
+
+
 # What is shown ------------------------------------------------------------------------------------------------------
 
 

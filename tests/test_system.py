@@ -67,6 +67,20 @@ def test_one_call_is_the_models_by_hand(cascade: System) -> None:
     assert torch.equal(stages["up"].cond["low"], first.raw)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch.*")
+def test_every_stage_is_compiled(cascade: System) -> None:
+    plain, compiled = cascade.sample(4, batch=4, steps=2), list[Any]()
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    assert cascade.compile(backend=backend, dynamic=False) is cascade
+    torch.testing.assert_close(cascade.sample(4, batch=4, steps=2).raw, plain.raw, rtol=0, atol=1)
+    assert len(compiled) >= len(cascade.models)
+
+
 def test_what_the_last_stage_makes_depends_on_the_first(cascade: System) -> None:
     a, b = (cascade.sample(4, label=label) for label in (1, 8))
     assert not equal(a, b)

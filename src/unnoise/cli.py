@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(e), 2)
     except FloatingPointError as e:
         return _fail(str(e), 1)
+    except RuntimeError as e:
+        if not any(kind.__name__ == "TorchDynamoException" for kind in type(e).__mro__):
+            raise
+        return _fail(f"torch.compile failed ({str(e).splitlines()[0]}): mend that, or leave --compile out", 1)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except BrokenPipeError:
@@ -82,9 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE", help="set a key, repeatable")
     train.add_argument("--seed", type=int, default=0, help="of weights, data order and noise (default 0)")
     train.add_argument("--precision", help="fp32, bf16 or fp16 (default: bf16 on GPUs that have it, else fp32)")
-    train.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, default=False, help="torch.compile the networks"
-    )
     train.add_argument(
         "--capture", action=argparse.BooleanOptionalAction, default=False, help="replay training steps as a CUDA graph"
     )
@@ -200,6 +201,13 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--capture", action=argparse.BooleanOptionalAction, default=False, help="replay batches as a CUDA graph"
+        )
+    for command in (train, sample, evaluate):
+        command.add_argument(
+            "--compile",
+            action=argparse.BooleanOptionalAction,
+            default=False,
+            help="torch.compile the networks" + ("" if command is train else ", for whole batches of samples"),
         )
     for command in (train, resume, sample, evaluate):
         command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")

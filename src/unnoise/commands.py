@@ -114,7 +114,7 @@ def _model(o: argparse.Namespace, device: Any) -> Any:
     weaker = True if o.weaker is None and o.autoguidance not in (None, 1) else o.weaker
     model = system.load(o.run, weights=weights, device=device, types=_types(o), weaker=weaker)
     model.facts["weights"] = weights
-    return model
+    return model.compile() if o.compile else model
 
 
 def join(o: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from unnoise.capture import require_cuda
 from unnoise.checkpoint import replace_json
 from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError
@@ -35,6 +36,11 @@ class Generator(Protocol):
     @property
     def modules(self) -> list[nn.Module]:
         """The parts that have weights."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
         ...
 
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -83,6 +89,8 @@ def export(
     Raises:
         UserError: where `out` holds samples made with other settings.
     """
+    if settings.get("captured"):
+        require_cuda(model.device)
     cond = dict(cond or {})
     single = out.suffix in (".png", ".npz")
     if out.suffix and not single:

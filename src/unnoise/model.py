@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -29,6 +31,9 @@ from unnoise.walks import CODEC, COND, Replay, Walks
 
 Weights = Literal["raw"] | float | None
 """Which weights: as trained, averaged at a relative width, or (None) averaged as the recipe says."""
+
+_STANCE = Lock()
+"""Whoever changes what torch does with compiled networks changes it for all threads: one at a time."""
 
 
 class Model:
@@ -59,7 +64,7 @@ class Model:
         self.sampling, self.facts = sampling, dict(facts or {})
         self.more: dict[str, Any] = {}
         """Further components of the run that it was loaded from, by name: a teacher."""
-        self._replay = Replay()
+        self._replay, self._compiled = Replay(), False
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +81,23 @@ class Model:
         self._replay.drop()
         for module in self.modules:
             module.to(device)
+        return self
+
+    def compile(self, **options: Any) -> Model:
+        """torch.compile the networks, from their next call on: the same numbers within rounding.
+
+        `sample` then runs whole batches compiled and what is left as it was, since each other size would compile anew.
+
+        Args:
+            options: of torch.compile.
+
+        Returns:
+            The model itself.
+        """
+        self._replay.drop()
+        self._compiled = True
+        for network in filter(None, (self.denoiser, self.weaker)):
+            network.compile(**options)
         return self
 
     # Loading and saving ---------------------------------------------------------------------------------------------
@@ -212,7 +234,8 @@ class Model:
             if captured and start + batch <= n:
                 x = self._replay(walks, seeds[rows], said)
             else:
-                *_, last = walks.steps(seeds[rows], said)
+                with self._eagerly(start + batch > n):
+                    *_, last = walks.steps(seeds[rows], said)
                 x = last.x
             raws.append(self._decode(x, said))
         raw = torch.cat(raws) if raws else self._decode(walks.blank(0), self._cond(conditions, seeds))
@@ -322,6 +345,15 @@ class Model:
                 raise UserError(f"the model takes no conditions, got {sorted(asked)}")
             return {}
         return dict(self.conditioner.ask(asked, _seeds(n, seed)))
+
+    @contextmanager
+    def _eagerly(self, wanted: bool) -> Iterator[None]:
+        """Within, if it is wanted, networks that are compiled run as they are."""
+        if not (wanted and self._compiled):
+            yield
+            return
+        with _STANCE, torch.compiler.set_stance("force_eager"):
+            yield
 
     def _walks(self, settings: Sampling) -> Walks:
         return Walks(self.denoiser, self.codec, self.process, self.conditioner, self.weaker, self.device, settings)

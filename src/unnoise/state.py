@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unnoise.core.denoiser import Preconditioned
 from unnoise.core.objective import EDGES
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
@@ -128,7 +127,7 @@ class State:
     def compile(self) -> None:
         """torch.compile every network, from its next call on; of a denoiser, the network that it wraps."""
         for module in self.networks.values():
-            (module.net if isinstance(module, Preconditioned) else module).compile()
+            module.compile()
 
     @contextlib.contextmanager
     def averaged(self, width: float) -> Iterator[None]:

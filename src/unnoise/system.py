@@ -136,6 +136,12 @@ class System:
             model.to(device)
         return self
 
+    def compile(self, **options: Any) -> System:
+        """torch.compile the networks of every stage, see `Model.compile`; returns the system itself."""
+        for model in self.models.values():
+            model.compile(**options)
+        return self
+
     def settings(
         self,
         sampler: Sampler[Any] | Mapping[str, Sampler[Any]] | None = None,

@@ -58,11 +58,14 @@ def test_captured_steps_of_a_compiled_network_with_kernels() -> None:
     assert replayed[-1] < 0.9 * replayed[0]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("sampler", [Heun(), Ancestral()], ids=str)
-def test_pitfall_27_a_whole_sampling_loop_is_one_cuda_graph(sampler: Any) -> None:
+def test_pitfall_27_a_whole_sampling_loop_is_one_cuda_graph(sampler: Any, compiled: bool) -> None:
     model = trained_model()
     label = list(itertools.islice(itertools.cycle(range(10)), 70))
     plain = model.sample(70, batch=16, sampler=sampler, steps=6, label=label)
+    if compiled:
+        model.compile()
     replayed = model.sample(70, batch=16, sampler=sampler, steps=6, label=label, captured=True)
     assert plain.raw.shape == replayed.raw.shape and plain.raw.dtype == replayed.raw.dtype
     assert float((plain.raw.float() - replayed.raw.float()).abs().max()) <= 1

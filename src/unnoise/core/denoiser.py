@@ -82,6 +82,10 @@ class Preconditioned(nn.Module):
         self.precision: torch.dtype | None = None
         """The dtype of the network's matrix products (autocast); None: that of its parameters."""
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """torch.compile the network, which takes the time; the arithmetic around it stays as it is."""
+        self.net.compile(*args, **kwargs)
+
     def forward(self, x: Any, level: Levels, cond: Cond = EMPTY, *, to: Levels | None = None) -> Any:
         """The estimate of x0, or a mapping of estimates; `to` is handed to the parameterization."""
         out, meaning = self._network(self._shown(x, level), level, cond), self.parameterization
