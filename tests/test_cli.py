@@ -543,8 +543,31 @@ def test_evaluation_states_its_protocol(cli: Callable[..., Result], tmp_path: Pa
     refused(cli("evaluate", "run", "-n", 10), "needs -n of at least 898, got 10")
     refused(cli("evaluate", "run", "-n", 0), "-n must be at least 1, got 0")
     refused(cli("evaluate", "run", "--repeats", 0), "--repeats must be at least 1, got 0")
+    refused(cli("evaluate", "run", "--batch", 0), "--batch must be at least 1, got 0")
     unnoise.Model.load(tiny).save(tmp_path / "saved")
     refused(cli("evaluate", "saved", "--steps", 0), "steps must be at least 1")
+
+
+def test_evaluation_draws_as_many_at_a_time_as_are_asked_for(
+    cli: Callable[..., Result], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As memory allows, whose lack names --batch of a sampling; figures do not depend on it."""
+    sizes, sample = set[int](), unnoise.Model.sample
+
+    def noted(self: unnoise.Model, n: int, *, batch: int, **settings: Any) -> Any:
+        sizes.add(batch)
+        return sample(self, n, batch=batch, **settings)
+
+    monkeypatch.setattr(unnoise.Model, "sample", noted)
+    out = [cli("evaluate", tiny, "-n", 900, "--steps", 1, "--batch", b, "--out", f"of{b}").out for b in (300, 100)]
+    assert sizes == {300, 100} and [o.split("protocol")[0] for o in out] == [out[0].split("protocol")[0]] * 2
+
+
+def test_what_does_not_fit_into_memory_is_one_line(cli: Callable[..., Result], tiny: Path) -> None:
+    for command in (["sample", tiny, "--out", "out"], ["evaluate", tiny, "--out", "measured"]):
+        done = cli(*command, "-n", 10**15)
+        said = "unnoise: out of memory with --batch 256: a smaller one takes less, and a smaller -n"
+        assert done.code == 1 and done.err.splitlines()[-1] == said
 
 
 def test_versions_and_usage(cli: Callable[..., Result]) -> None:

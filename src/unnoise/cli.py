@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from unnoise import commands
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_out_of_memory
 from unnoise.version import __version__
 
 SHIPPED = "; where no such path exists, a model that comes with the package: see `unnoise list`"
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(e), 2)
     except FloatingPointError as e:
         return _fail(str(e), 1)
-    except RuntimeError as e:
+    except (RuntimeError, MemoryError) as e:
+        if is_out_of_memory(e) and hasattr(options, "batch"):
+            return _fail(f"out of memory with --batch {options.batch}: a smaller one takes less, and a smaller -n", 1)
         if not any(kind.__name__ == "TorchDynamoException" for kind in type(e).__mro__):
             raise
         return _fail(f"torch.compile failed ({str(e).splitlines()[0]}): mend that, or leave --compile out", 1)
@@ -137,7 +139,6 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--weights", default=None, metavar="WIDTH|raw", help="EMA of a relative width, or the weights as trained"
     )
-    sample.add_argument("--batch", type=int, default=256, help="samples at a time; the result does not depend on it")
     sample.add_argument("--deterministic", action="store_true", help="to the bit the same for any batch, and slower")
     sample.add_argument(
         "--out", type=Path, help="x.png: a grid; x.npz: an archive; else a folder (default RUN/out, or ./out)"
@@ -190,6 +191,9 @@ def _parser() -> argparse.ArgumentParser:
             "--workers", type=int, metavar="N", help="processes that read data larger than memory (default: by cores)"
         )
     for command in (sample, evaluate):
+        command.add_argument(
+            "--batch", type=int, default=256, help="samples at a time (default 256); the result does not depend on it"
+        )
         command.add_argument(
             "--autoguidance", type=float, metavar="SCALE", help="guidance by a weaker network, 1 is off"
         )

@@ -219,7 +219,7 @@ def evaluate(o: argparse.Namespace) -> None:
     from unnoise.spec import build
     from unnoise.trial import Trial
 
-    for name, value in (("-n", o.n), ("--repeats", o.repeats)):
+    for name, value in (("-n", o.n), ("--repeats", o.repeats), ("--batch", o.batch)):
         _at_least_one(name, value)
     if o.history < 0:
         raise UserError(f"--history must not be negative, got {o.history}")
@@ -243,7 +243,7 @@ def evaluate(o: argparse.Namespace) -> None:
         data, out = recipe.data.load(), o.out or o.run
         out.mkdir(parents=True, exist_ok=True)
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
-        given = {**settings, "captured": True} if o.capture else settings
+        given = {**settings, "batch": o.batch, **({"captured": True} if o.capture else {})}
         trial = Trial(o.n or judge.count, o.repeats, o.seed, given, say, run)
         found = measure(model, judge, data, trial)
         found = replace(found, measured={**found.measured, "set": o.set})

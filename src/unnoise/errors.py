@@ -18,3 +18,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
     match = [k for k in known if close and k.lower() == close[0]]
     return f": did you mean {match[0]}?" if match else f"; there are: {', '.join(known)}"
+
+
+def is_out_of_memory(e: Exception) -> bool:
+    """Whether memory was short, of a device or of the host; told without torch."""
+    return isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(e)

@@ -21,7 +21,7 @@ from unnoise import checkpoint
 from unnoise.data.dataset import Dataset, loaded, require_finite
 from unnoise.data.loader import reading
 from unnoise.data.stream import batches
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_out_of_memory
 from unnoise.evaluate import loss_by_level
 from unnoise.forecast import forecast
 from unnoise.log import JsonLines, Logger, say
@@ -375,8 +375,8 @@ class Session:
         """Within, out of memory is an error that says what to do."""
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
-            if not isinstance(e, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(e):
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
                 raise
             shape = tuple(getattr(self.recipe.codec, "shape", ()))
             raise UserError(
