@@ -79,7 +79,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tapes]:
     """With tapes in the place of graphs, and a CPU in that of a GPU. What is let go of goes without the collector."""
     tapes = Tapes()
     monkeypatch.setattr("unnoise.walks.Captured", tapes.make)
-    for module in ("model", "capture"):
+    for module in ("model", "export", "capture"):
         monkeypatch.setattr(f"unnoise.{module}.require_cuda", lambda device: None)
     gc.disable()
     yield tapes
