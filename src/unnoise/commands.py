@@ -243,7 +243,7 @@ def evaluate(o: argparse.Namespace) -> None:
         data, out = recipe.data.load(), o.out or o.run
         out.mkdir(parents=True, exist_ok=True)
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
-        given = {**settings, "batch": o.batch, **({"captured": True} if o.capture else {})}
+        given = {"batch": o.batch, **settings, **({"captured": True} if o.capture else {})}
         trial = Trial(o.n or judge.count, o.repeats, o.seed, given, say, run)
         found = measure(model, judge, data, trial)
         found = replace(found, measured={**found.measured, "set": o.set})
