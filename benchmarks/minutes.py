@@ -43,7 +43,7 @@ from unnoise.nets import kernels
 from unnoise.optim import Trapezoid, snapshot_due
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
-from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device, uncompiled
 from unnoise.spec import describe
 from unnoise.state import State
 from unnoise.train import train
@@ -175,16 +175,11 @@ def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
 def fit(trunk: Trunk, o: argparse.Namespace) -> dict[str, Any]:
     """The loss of averaged weights on data that was trained on and that was not, and by bin of log-SNR."""
     state, found = trunk.state, {}
-    with state.averaged(trunk.average), uncompiled(o):
+    with state.averaged(trunk.average), uncompiled(o.compile):
         for name, columns in (("trained", trunk.data.train), ("held_out", trunk.data.held_out)):
             looked = loss_by_level(trunk.recipe.objective, state.components, columns, trunk.device, FITTED)
             found[name], found[f"{name}_by_logsnr"] = looked["held_out"], looked["held_out_by_logsnr"]
     return found
-
-
-def uncompiled(o: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
-    """Within, networks run as they are: batches of other sizes would compile anew."""
-    return torch.compiler.set_stance("force_eager" if o.compile else "default")
 
 
 def measured(
@@ -195,7 +190,7 @@ def measured(
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
     trial = Trial(n, repeats, seed, settings, run=Runtime(trunk.device))
-    with state.averaged(trunk.average), uncompiled(o):
+    with state.averaged(trunk.average), uncompiled(o.compile):
         model, began = trunk.model(sampling), time.perf_counter()
         for i in range(repeats):
             trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these

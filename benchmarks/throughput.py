@@ -38,7 +38,7 @@ from unnoise import recipes
 from unnoise.data.stream import batches
 from unnoise.model import Model
 from unnoise.nets import kernels
-from unnoise.runtime import PRECISIONS, Runtime, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, pick_device, uncompiled
 from unnoise.sample import Euler
 from unnoise.spec import Build
 from unnoise.state import State
@@ -328,7 +328,7 @@ def measure(make: Callable[[], Program], seconds: float, device: torch.device) -
         each = program.sample()
     sampled = each * program.batch * rate(program.sample, seconds, device) if each else float("nan")
     program.net.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, uncompiled():
         program.evaluate()
     flops = counter.get_total_flops() / program.batch
     return {

@@ -87,7 +87,7 @@ def export(
         The files, in order of seeds.
 
     Raises:
-        UserError: where `out` holds samples made with other settings.
+        UserError: where `out` holds samples made with other settings, and `captured` elsewhere than on CUDA.
     """
     if settings.get("captured"):
         require_cuda(model.device)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -23,6 +21,7 @@ from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError
 from unnoise.recipe import Guidance, Sampling, changed
+from unnoise.runtime import uncompiled
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
@@ -31,9 +30,6 @@ from unnoise.walks import CODEC, COND, Replay, Walks
 
 Weights = Literal["raw"] | float | None
 """Which weights: as trained, averaged at a relative width, or (None) averaged as the recipe says."""
-
-_STANCE = Lock()
-"""Whoever changes what torch does with compiled networks changes it for all threads: one at a time."""
 
 
 class Model:
@@ -234,7 +230,7 @@ class Model:
             if captured and start + batch <= n:
                 x = self._replay(walks, seeds[rows], said)
             else:
-                with self._eagerly(start + batch > n):
+                with uncompiled(self._compiled and start + batch > n):
                     *_, last = walks.steps(seeds[rows], said)
                 x = last.x
             raws.append(self._decode(x, said))
@@ -345,15 +341,6 @@ class Model:
                 raise UserError(f"the model takes no conditions, got {sorted(asked)}")
             return {}
         return dict(self.conditioner.ask(asked, _seeds(n, seed)))
-
-    @contextmanager
-    def _eagerly(self, wanted: bool) -> Iterator[None]:
-        """Within, if it is wanted, networks that are compiled run as they are."""
-        if not (wanted and self._compiled):
-            yield
-            return
-        with _STANCE, torch.compiler.set_stance("force_eager"):
-            yield
 
     def _walks(self, settings: Sampling) -> Walks:
         return Walks(self.denoiser, self.codec, self.process, self.conditioner, self.weaker, self.device, settings)

@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ GRACE = 0.2
 one that needs the interpreter then, to free a tensor, aborts the process."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of the networks' matrix products, by name; None leaves them in float32."""
+_STANCE = threading.RLock()
+"""What torch does with compiled networks is one thing for all threads: one changes it at a time."""
 
 
 def default_precision(device: torch.device) -> str:
@@ -59,6 +62,16 @@ def pick_device(name: str | None = None) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} was asked for, but PyTorch sees no Apple GPU: use --device cpu")
     return device
+
+
+@contextlib.contextmanager
+def uncompiled(wanted: bool = True) -> Iterator[None]:
+    """Within, if it is wanted, compiled networks run as they are: a mode or shape that is rare would compile anew."""
+    if not wanted:
+        yield
+        return
+    with _STANCE, torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,7 @@ from unnoise.optim import snapshot_due
 from unnoise.parts import whole
 from unnoise.preview import preview
 from unnoise.recipe import Recipe
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, uncompiled
 from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import describe
 from unnoise.state import State
@@ -258,7 +258,7 @@ class Session:
         began = time.monotonic()
         if self.run.joins:
             folder = self.path / "samples" if self.run.is_main else None
-            with self.state.averaged(self.recipe.average), self._as_they_are():
+            with self.state.averaged(self.recipe.average), uncompiled(self.facts["compiled"]):
                 preview(self.model(), folder, self.state.seen, self.data, self.loggers)
         self.grids.append(time.monotonic() - began)
 
@@ -268,7 +268,7 @@ class Session:
         due = state.seen == state.total or watch_due(state.seen // recipe.batch // recipe.log_every)
         values: dict[str, Any] = {**state.read_window(self.run), "lr": progress.lr, "norm": float(progress.norm)}
         if due and self.run.joins and len(self.watched["x"]):
-            with self._as_they_are():
+            with uncompiled(self.facts["compiled"]):
                 values |= loss_by_level(recipe.objective, state.components, self.watched, self.run.device, WATCHED)
         if not self.run.is_main:
             return
@@ -286,10 +286,6 @@ class Session:
             say(f"{state.seen}{of} samples  {line}  {rate:.0f} samples/s")
         if values["skipped"]:
             say(f"{values['skipped']} steps with gradients that were not finite were skipped so far")
-
-    def _as_they_are(self) -> AbstractContextManager[Any]:
-        """Within, compiled networks run as they are: modes and shapes other than a step's would compile anew."""
-        return torch.compiler.set_stance("force_eager") if self.facts["compiled"] else nullcontext()
 
     def model(self) -> Model:
         """The model as it stands, sharing the weights in training; a weaker network to guide it is not at hand."""

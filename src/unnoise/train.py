@@ -21,7 +21,7 @@ from unnoise.errors import UserError
 from unnoise.optim import guarded_step
 from unnoise.parts import whole
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, uncompiled
 from unnoise.state import State, names_of, own_generators, parameters_of
 
 AUGMENT = -1
@@ -263,7 +263,7 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
         ]
         try:
             with (
-                torch.compiler.set_stance("force_eager"),
+                uncompiled(),
                 own_generators(phase.run.device, state.seed, before, phase.run.rank),
             ):
                 loss = phase.phase.objective(state.components, batch, phase.rng(batch), before)
