@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
-    o.average = o.autoguidance = o.weaker = None
+    o.average = o.way = None
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
     arms: dict[str, Any] = {}

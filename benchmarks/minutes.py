@@ -2,7 +2,7 @@
 
     python benchmarks/minutes.py cifar10 [--minutes 1 2 5 7] [--compile --capture] [--many 7] [--out FILE.json]
         [-s KEY=VALUE] [--judge 'Distances(features=Means())'] [--kernels fused] [--images runs/minutes]
-        [--autoguidance 1 1.5 2 --weaker 0.125 0.25 [--choose 5000]] [--save FOLDER]
+        [--way 'unguided: autoguidance=1' --way 'as it is:' [--choose 5000]] [--save FOLDER]
 
 The recipe's rate is to be a Trapezoid. The trunk trains at its constant learning rate; where a point's share of decay
 begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
@@ -11,11 +11,11 @@ compilation left out and stated. Figures are the judge's, of averaged weights, f
 for the minutes in --many over three repeats and, beside them, of 50,000 samples in the last way. "fit" is the
 training's loss of averaged weights on training and on held-out data, at the same levels and noise: how far apart they
 are is what was learned by heart. "shares" are plain statistics of the samples as shares of those of the training data:
-a distance does not say in which direction samples are off. Each point is measured with each scale of --autoguidance
-and, unless that is 1, each --weaker network: the average after this share of the point's samples. With --choose N only
-the first way and the best of the others are: the best by the judge's first figure of N samples from seeds that are not
-reported. What --save keeps, a model a point, as it is sampled in the last of these ways, `unnoise sample` and
-`evaluate` read.
+a distance does not say in which direction samples are off. Each point is measured in each --way: a name and
+assignments to what the recipe's `Sampling` says, separated by semicolons (autoguidance=1.8; weaker=0.2; steps=24).
+With --choose N only the first way and the best of the others are: the best by the judge's first figure of N samples
+from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last of these ways,
+`unnoise sample` and `evaluate` read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import argparse
 import contextlib
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +73,7 @@ class Trunk:
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> None:
         self.recipe, self.data, self.device, self.captured = recipe, data, device, o.capture
         self.state = State(recipe, o.seed, device, None, PRECISIONS[o.precision or default_precision(device)])
-        self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe.sampling, o)
+        self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe, o.way)
         self.kept: list[tuple[int, dict[str, torch.Tensor]]] = []
         """Where autoguidance asks for it, averages as training went on: after how many samples, and the weights."""
         self.weaker: Any = None
@@ -104,7 +104,9 @@ class Trunk:
                 began, clock.samples = now, clock.samples + self.recipe.batch
                 if n % WINDOW == 0:
                     self.losses.append((state.seen, state.read_window(Runtime(self.device))["loss"]))
-                if any(way.autoguidance != 1 for way in self.ways) and snapshot_due(state.seen, self.recipe.batch):
+                if any(way.autoguidance != 1 for way in self.ways.values()) and snapshot_due(
+                    state.seen, self.recipe.batch
+                ):
                     named = state.ema.state(self.average).items()
                     own = {k.removeprefix("model."): x.clone() for k, x in named if k.startswith("model.")}
                     self.kept.append((state.seen, own))
@@ -160,16 +162,28 @@ def keep(trunk: Trunk, folder: Path) -> None:
     """The averaged weights, with the weaker network where the last way takes one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with trunk.state.averaged(trunk.average):
-        trunk.model(trunk.ways[-1]).save(folder)
+        trunk.model(last(trunk.ways)).save(folder)
 
 
-def ways(own: Sampling, o: argparse.Namespace) -> list[Sampling]:
-    """How each point is sampled: with each scale of autoguidance and each weaker network."""
-    return [
-        replace(own, autoguidance=scale, weaker=share)
-        for scale in o.autoguidance or [own.autoguidance]
-        for share in (o.weaker if o.weaker and scale != 1 else [own.weaker])
-    ]
+def ways(recipe: Recipe, described: Sequence[str] | None) -> dict[str, Sampling]:
+    """How to sample, by name: each of "name: KEY=VALUE; KEY=VALUE", or the recipe's own."""
+    found = {}
+    for way in described or ["as it is:"]:
+        name, colon, assignments = way.partition(":")
+        if not colon or name in found:
+            raise SystemExit(
+                f"--way {way!r}: a name of its own and a colon, and after it what differs: 'long: steps=72'"
+            )
+        changed = recipe
+        for assignment in filter(None, map(str.strip, assignments.split(";"))):
+            changed = override(changed, f"sampling.{assignment}")
+        found[name] = changed.sampling
+    return found
+
+
+def last(ways: Mapping[str, Sampling]) -> Sampling:
+    """The last of these ways."""
+    return ways[list(ways)[-1]]
 
 
 def fit(trunk: Trunk, o: argparse.Namespace) -> dict[str, Any]:
@@ -182,10 +196,9 @@ def fit(trunk: Trunk, o: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def measured(
-    trunk: Trunk, sampling: Sampling, n: int, repeats: int, o: argparse.Namespace, seed: int = SEED
-) -> dict[str, Any]:
+def measured(trunk: Trunk, name: str, n: int, repeats: int, o: argparse.Namespace, seed: int = SEED) -> dict[str, Any]:
     """The judge's figures of averaged weights, and the seconds that sampling and judging took for all repeats."""
+    sampling = trunk.ways[name]
     recipe, state = trunk.recipe, trunk.state
     assert recipe.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
@@ -200,7 +213,7 @@ def measured(
         own = shares(trial.samples(model, 0, like=trunk.data.train).raw, trunk.whole)
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
     found = {"sampling_seconds": sampling_seconds, "judging_seconds": judging_seconds, "shares": own}
-    return {"samples": n, "repeats": repeats, **way, **found, "figures": as_json(figures)}
+    return {"way": name, "samples": n, "repeats": repeats, **way, **found, "figures": as_json(figures)}
 
 
 def plain_statistics(x: torch.Tensor) -> dict[str, float]:
@@ -222,20 +235,19 @@ def told(name: str, found: Mapping[str, Any]) -> None:
 
 
 def way_of(found: Mapping[str, Any]) -> str:
-    """Of how many samples something was measured, and how they were guided."""
-    guided = f", autoguidance {found['autoguidance']:g} by {found['weaker']:g}" if "autoguidance" in found else ""
-    return f"{found['repeats']} x {found['samples']:,}{guided}"
+    """Of how many samples something was measured, and how they were drawn."""
+    return f"{found['repeats']} x {found['samples']:,}, {found['way']}"
 
 
 def choose(trunk: Trunk, o: argparse.Namespace) -> list[dict[str, Any]]:
     """Leave the trunk its first way and the best of the others; what was found of these."""
     first, *others = trunk.ways
     found = []
-    for way in others:
-        found.append(measured(trunk, way, o.choose, 1, o, CHOOSING))
+    for name in others:
+        found.append(measured(trunk, name, o.choose, 1, o, CHOOSING))
         told(f"choosing, {way_of(found[-1])}", found[-1])
-    best = min(range(len(others)), key=lambda i: found[i]["figures"][0]["samples"])
-    trunk.ways = [first, others[best]]
+    best = min(found, key=lambda f: f["figures"][0]["samples"])["way"]
+    trunk.ways = {name: trunk.ways[name] for name in (first, best)}
     return found
 
 
@@ -259,8 +271,7 @@ def main() -> None:
     parser.add_argument("--capture", action="store_true")
     parser.add_argument("--kernels", choices=["auto", "eager", "fused"], default="auto")
     parser.add_argument("--average", type=float, help="relative width of the average, in the place of the recipe's")
-    parser.add_argument("--autoguidance", type=float, nargs="+", help="scales, the recipe's by default; 1 is off")
-    parser.add_argument("--weaker", type=float, nargs="+", help="shares of a point's samples, the recipe's by default")
+    parser.add_argument("--way", action="append", help="how to sample; the recipe's way by default")
     parser.add_argument("--choose", type=int, default=0, metavar="N", help="samples a way, to choose by; 0: take all")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
     parser.add_argument("--judge", help="in the place of the recipe's")
@@ -304,11 +315,11 @@ def main() -> None:
                 if o.save:
                     keep(trunk, o.save / f"{recipe.name}-{minutes:g}")
                 if o.images:
-                    picture(trunk, trunk.ways[-1], o.images / f"{recipe.name}-{minutes:g}.png")
+                    picture(trunk, last(trunk.ways), o.images / f"{recipe.name}-{minutes:g}.png")
                 many = minutes in o.many
-                last_first = [(way, o.n, 3 if many else 1) for way in reversed(trunk.ways)]  # what was chosen
-                for way, n, repeats in last_first + ([(trunk.ways[-1], o.more, 1)] if many and o.more else []):
-                    point["measured"].append(found := measured(trunk, way, n, repeats, o))
+                last_first = [(name, o.n, 3 if many else 1) for name in reversed(trunk.ways)]  # what was chosen
+                for name, n, repeats in last_first + ([(last_first[0][0], o.more, 1)] if many and o.more else []):
+                    point["measured"].append(found := measured(trunk, name, n, repeats, o))
                     told(way_of(found), found)
                     record.write(o.out, device, result)  # a run that is stopped keeps what it has
 

@@ -6,8 +6,9 @@
 SAVED is a run or what `minutes.py --save` kept. A way is a name and assignments to what the model's `Sampling` says,
 separated by semicolons: steps=36, grid.sigma_min=0.002, sampler=Heun(). Each draws the same noise, from seeds that no
 reported figure is of, and its samples are compared with the training data as the recipe's judge `Distances` compares
-them. Beside that stand plain statistics, as shares of those of the training data: mean and standard deviation of the
-values, and the standard deviation of the difference between neighbours, which blurring and noise change first.
+them. Seconds are those after a first batch, which compiles and records and is stated apart. Beside them stand plain
+statistics, as shares of those of the training data: mean and standard deviation of the values, and the standard
+deviation of the difference between neighbours, which blurring and noise change first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import record
 import torch
-from minutes import CHOOSING, plain_statistics, shares, told
+from minutes import CHOOSING, plain_statistics, shares, told, ways
 
 from unnoise.data.dataset import loaded
 from unnoise.evaluate import compared
@@ -28,20 +29,11 @@ from unnoise.judges.several import each
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
-from unnoise.override import override
-from unnoise.recipe import Recipe, Sampling
+from unnoise.recipe import Recipe
 from unnoise.reference import mapped, references
 from unnoise.runtime import PRECISIONS, Runtime, pick_device
 from unnoise.spec import build
 from unnoise.trial import Trial
-
-
-def sampling_of(recipe: Recipe, way: str) -> tuple[str, Sampling]:
-    """The name of a way, and the recipe's sampling with its assignments."""
-    name, _, assignments = way.partition(":")
-    for assignment in filter(None, map(str.strip, assignments.split(";"))):
-        recipe = override(recipe, f"sampling.{assignment}")
-    return name, recipe.sampling
 
 
 def main() -> None:
@@ -66,7 +58,7 @@ def main() -> None:
     if o.compile:
         model.compile()
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
-    ways = [sampling_of(replace(recipe, sampling=model.sampling), way) for way in o.way]
+    chosen = ways(replace(recipe, sampling=model.sampling), o.way)
     judge = next((j for j in each(recipe.judge) if isinstance(j, Distances)), None)
     if judge is None:
         raise SystemExit(
@@ -77,11 +69,14 @@ def main() -> None:
     real = references(reader, data, judge.compared, trial)
     whole, found = plain_statistics(loaded(data.train["x"])), {}
     widest = max(real, key=lambda k: real[k].train.shape[1])
-    for name, sampling in ways:
+    for name, sampling in chosen.items():
         model.sampling, began = sampling, time.perf_counter()
         with kernels.using("auto"):
+            replace(trial, n=min(o.batch, o.n)).samples(model, like=data.train)
+            took = {"first_batch_seconds": time.perf_counter() - began}
+            began = time.perf_counter()
             raw = replace(trial).samples(model, like=data.train).raw
-        took = {"sampling_seconds": time.perf_counter() - began}
+        took["sampling_seconds"] = time.perf_counter() - began
         features = mapped(reader, raw, trial)
         figures = [
             f
