@@ -4,18 +4,18 @@
         [-s KEY=VALUE] [--judge 'Distances(features=Means())'] [--kernels fused] [--images runs/minutes]
         [--way 'unguided: autoguidance=1' --way 'as it is:' [--choose 5000]] [--save FOLDER]
 
-The recipe's rate is to be a Trapezoid. The trunk trains at its constant learning rate; where a point's share of decay
-begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from what was kept. A
-point's minutes are those of trunk and branch: every second in which steps are taken, from the first step on, its
-compilation left out and stated. Figures are the judge's, of averaged weights, from seeds that no choice was made on;
-for the minutes in --many over three repeats and, beside them, of 50,000 samples in the last way. "fit" is the
-training's loss of averaged weights on training and on held-out data, at the same levels and noise: how far apart they
-are is what was learned by heart. "shares" are plain statistics of the samples as shares of those of the training data:
-a distance does not say in which direction samples are off. Each point is measured in each --way: a name and
-assignments to what the recipe's `Sampling` says, separated by semicolons (autoguidance=1.8; weaker=0.2; steps=24).
-With --choose N only the first way and the best of the others are: the best by the judge's first figure of N samples
-from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last of these ways,
-`unnoise sample` and `evaluate` read.
+The recipe's rate is to be a Trapezoid, or one without an end. The trunk trains at its constant learning rate; where a
+point's share of decay begins, the state is kept, the branch decays to zero and is measured, and the trunk goes on from
+what was kept; without a decay the trunk is measured. A point's minutes are those of trunk and branch: every second in
+which steps are taken, from the first step on, its compilation left out and stated. Figures are the judge's, of averaged
+weights, from seeds that no choice was made on; for the minutes in --many over three repeats and, beside them, of 50,000
+samples in the last way. "fit" is the training's loss of averaged weights on training and on held-out data, at the same
+levels and noise: how far apart they are is what was learned by heart. "shares" are plain statistics of the samples as
+shares of those of the training data: a distance does not say in which direction samples are off. Each point is measured
+in each --way: a name and assignments to what the recipe's `Sampling` says, separated by semicolons (autoguidance=1.8;
+weaker=0.2; steps=24). With --choose N only the first way and the best of the others are: the best by the judge's first
+figure of N samples from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last
+of these ways, `unnoise sample` and `evaluate` read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from unnoise.evaluate import loss_by_level
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
-from unnoise.optim import Trapezoid, snapshot_due
+from unnoise.optim import Constant, InverseSqrt, Trapezoid, snapshot_due
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
 from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device, uncompiled
@@ -181,6 +181,17 @@ def ways(recipe: Recipe, described: Sequence[str] | None) -> dict[str, Sampling]
     return found
 
 
+def decay_of(recipe: Recipe) -> float:
+    """The share of a run in which its learning rate falls to zero; 0 where it does not look at the run's end."""
+    match getattr(recipe.optim, "rate", None):
+        case Trapezoid(decay=share):
+            return share
+        case Constant() | InverseSqrt():
+            return 0.0
+        case rate:
+            raise SystemExit(f"the rate of {recipe.name} is {rate}, which looks at the end of a run from its begin on")
+
+
 def last(ways: Mapping[str, Sampling]) -> Sampling:
     """The last of these ways."""
     return ways[list(ways)[-1]]
@@ -286,9 +297,7 @@ def main() -> None:
     recipe = recipes.load(o.recipe)[0]
     for assignment in (*o.set, *([f"judge={o.judge}"] if o.judge else [])):
         recipe = override(recipe, assignment)
-    rate = getattr(recipe.optim, "rate", None)
-    if not isinstance(rate, Trapezoid):
-        raise SystemExit(f"the rate of {o.recipe} is {rate}: points share a trunk where it is a Trapezoid")
+    decay = decay_of(recipe)
     points: list[dict[str, Any]] = []
     result: dict[str, Any] = {"points": points}
     with kernels.using(o.kernels):
@@ -298,8 +307,8 @@ def main() -> None:
         every = trunk.ways
         for minutes in sorted(o.minutes):
             trunk.ways = every
-            trunk.advance(60 * minutes * (1 - rate.decay))
-            with trunk.branch(rate.decay):
+            trunk.advance(60 * minutes * (1 - decay))
+            with trunk.branch(decay):
                 trunk.advance(None)
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
