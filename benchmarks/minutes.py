@@ -43,7 +43,7 @@ from unnoise.nets import kernels
 from unnoise.optim import Constant, InverseSqrt, Trapezoid, snapshot_due
 from unnoise.override import override
 from unnoise.recipe import Recipe, Sampling
-from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device, uncompiled
+from unnoise.runtime import Runtime, default_precision, pick_device, precision_of, uncompiled
 from unnoise.spec import describe
 from unnoise.state import State
 from unnoise.train import train
@@ -72,7 +72,8 @@ class Trunk:
 
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> None:
         self.recipe, self.data, self.device, self.captured = recipe, data, device, o.capture
-        self.state = State(recipe, o.seed, device, None, PRECISIONS[o.precision or default_precision(device)])
+        self.precision = o.precision or default_precision(device)
+        self.state = State(recipe, o.seed, device, None, precision_of(self.precision))
         self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe, o.way)
         self.kept: list[tuple[int, dict[str, torch.Tensor]]] = []
         """Where autoguidance asks for it, averages as training went on: after how many samples, and the weights."""
@@ -153,6 +154,7 @@ class Trunk:
             self.weaker = weaker = self.weaker or copy.deepcopy(parts["model"]).eval()
             weaker.load_state_dict(earlier[-1])
         facts = {"name": self.recipe.name, "recipe": describe(self.recipe), "seen": self.state.seen}
+        facts |= {"precision": self.precision}
         return Model(
             parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), sampling, facts, weaker
         )

@@ -51,10 +51,7 @@ def main() -> None:
     o = parser.parse_args()
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
-    model = Model.load(o.saved, device=device)
-    if o.precision:
-        for net in filter(None, (model.denoiser, model.weaker)):
-            net.precision = PRECISIONS[o.precision]  # type: ignore[assignment]
+    model = Model.load(o.saved, device=device, precision=o.precision)
     if o.compile:
         model.compile()
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
@@ -86,7 +83,7 @@ def main() -> None:
         took["judging_seconds"] = time.perf_counter() - began - took["sampling_seconds"]
         found[name] = {**took, "shares": shares(raw, whole), "figures": as_json(figures)}
         told(name, found[name])
-        record.write(o.out, device, {"samples": o.n, "seed": CHOOSING, "ways": found})
+        record.write(o.out, device, {"samples": o.n, "seed": CHOOSING, "precision": model.precision, "ways": found})
 
 
 if __name__ == "__main__":

@@ -398,6 +398,7 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
         (["--sampler", "Euler"], "sampling"),
         (["--guidance", "2"], "sampling"),
         (["--weights", "raw"], "weights"),
+        (["--precision", "bf16"], "precision"),
         (["--cond", "label=2"], "cond"),
     ):
         refused(cli(*asked, *more), rf"folder holds samples made otherwise \(another {named}\): choose another --out")
@@ -430,6 +431,7 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
         (["--weights", "rav"], "--weights is an EMA width such as 0.1, or raw; got 'rav'"),
         (["--weights", "nan"], "got nan"),
         (["--seed", str(2**63)], f"64-bit integers, got {2**63}"),
+        (["--precision", "fp8"], "unknown precision 'fp8': fp32, bf16 or fp16"),
         (["--out", "x.jpg"], r"cannot write samples as '\.jpg'"),
         (["--device", "gpu"], "unknown device 'gpu'"),
     ],

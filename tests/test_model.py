@@ -20,6 +20,7 @@ from unnoise import checkpoint
 from unnoise.checkpoint import CheckpointError
 from unnoise.core.parameterization import V
 from unnoise.data import Digits
+from unnoise.errors import UserError
 from unnoise.modality import Image, Plain
 from unnoise.model import Model
 from unnoise.sample import RK4, Ancestral, Euler, Heun
@@ -363,6 +364,33 @@ def test_a_network_that_forgets_its_arguments_is_named(tmp_path: Path) -> None:
 
 def test_the_device_is_that_of_the_weights(model: Model) -> None:
     assert model.device == torch.device("cpu") and model.to("cpu") is model
+
+
+# Precision ----------------------------------------------------------------------------------------------------------
+
+
+def test_networks_multiply_as_they_were_trained_or_as_is_asked_for(tiny: Path, tmp_path: Path) -> None:
+    """On a CPU float32 unless other is asked for, which stays when weights move and holds for both networks."""
+    plain = Model.load(tiny)
+    assert (plain.facts["precision"], plain.precision) == ("fp32", "fp32")
+    half = Model.load(tiny, precision="bf16", weaker=0.5)
+    assert half.precision == half.to("cpu").precision == "bf16"
+    assert [getattr(m, "precision", None) for m in half.networks] == [torch.bfloat16] * 2
+    settings: dict[str, Any] = {"steps": 4, "sampler": Euler(), "guidance": 1.0, "label": 3}
+    plain.codec = half.codec = Image((1, 8, 8), 0, 16, dtype="float32")
+    a, b = (np.asarray(m.sample(8, **settings), float) for m in (plain, half))
+    assert 0 < np.abs(a - b).mean() < 0.02 * RANGE
+    assert np.array_equal(np.asarray(plain.to("cpu", "bf16").sample(8, **settings), float), b)
+    half.save(tmp_path / "half")
+    assert Model.load(tmp_path / "half").precision == "fp32"
+    with pytest.raises(UserError, match="unknown precision 'fp8': fp32, bf16 or fp16"):
+        Model.load(tiny, precision="fp8")
+
+
+def test_a_network_whose_training_is_not_known_stays_as_it_is(model: Model) -> None:
+    del model.facts["precision"]
+    model.denoiser.precision = torch.bfloat16  # type: ignore[assignment]
+    assert model.to("cpu").precision == "bf16"
 
 
 # Threads ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unnoise.errors import UserError
-from unnoise.runtime import Runtime, launch, pick_device
+from unnoise.runtime import PRECISIONS, Runtime, launch, pick_device, trained_precision
 
 CUDA = torch.cuda.is_available()
 
@@ -45,6 +45,14 @@ def test_an_apple_gpu_that_is_not_there_is_an_error() -> None:
 def test_a_gpu_beyond_the_last_is_refused() -> None:
     with pytest.raises(UserError, match=f"there are {torch.cuda.device_count()} CUDA GPUs"):
         pick_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_a_network_runs_as_it_was_trained_where_the_device_can() -> None:
+    """A GPU takes twice the time in float32, and a CPU mostly has no other arithmetic that is fast."""
+    gpu, bf16 = torch.device("cuda"), CUDA and torch.cuda.is_bf16_supported()
+    assert [trained_precision(name, gpu) for name in PRECISIONS] == ["fp32", "bf16" if bf16 else "fp32", "fp16"]
+    for device in ("cpu", "mps"):
+        assert {trained_precision(name, torch.device(device)) for name in PRECISIONS} == {"fp32"}
 
 
 def test_rows_are_shared_out_evenly_and_completely() -> None:

@@ -175,7 +175,7 @@ def test_an_evaluation_is_written_where_it_is_asked_for(
     assert code == 0 and out.rstrip().endswith("; new/found/report.html"), err
     assert Evaluation.read(tmp_path / "new" / "found").measured["seen"] == 1920
     report = re.sub("<[^>]+>", "", (tmp_path / "new" / "found" / "report.html").read_text(encoding="utf8"))
-    assert re.search(r"unnoise evaluate little -n 900 .*--steps 1 --out new/found", report)
+    assert re.search(r"unnoise evaluate little -n 900 .*--steps 1 --precision fp32 --out new/found", report)
     assert written(shipped.WEIGHTS) == before
 
 

@@ -206,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--capture", action=argparse.BooleanOptionalAction, default=False, help="replay batches as a CUDA graph"
         )
+        command.add_argument(
+            "--precision", help="fp32, bf16 or fp16 (default: as it was trained, on GPUs; fp32 on a CPU)"
+        )
     for command in (train, sample, evaluate):
         command.add_argument(
             "--compile",

@@ -112,7 +112,8 @@ def _model(o: argparse.Namespace, device: Any) -> Any:
         require_cuda(device)
     weights = _weights(o)
     weaker = True if o.weaker is None and o.autoguidance not in (None, 1) else o.weaker
-    model = system.load(o.run, weights=weights, device=device, types=_types(o), weaker=weaker)
+    given = {"weights": weights, "device": device, "precision": o.precision, "types": _types(o), "weaker": weaker}
+    model = system.load(o.run, **given)
     model.facts["weights"] = weights
     return model.compile() if o.compile else model
 
@@ -250,7 +251,7 @@ def evaluate(o: argparse.Namespace) -> None:
         if o.history:
             sampling = model.settings(**settings)
             weaker = None if sampling.autoguidance == 1 else sampling.weaker
-            then = history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker)
+            then = history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker, model.precision)
             found = replace(found, history=then)
         if not run.is_main:
             return

@@ -107,6 +107,7 @@ def measure(model: Model, judge: Judge, data: Dataset, trial: Trial) -> Evaluati
         "repeats": trial.repeats,
         "data": data.about,
         "device": str(model.device),
+        "precision": model.precision,
         "torch": torch.__version__,
         "unnoise": __version__,
     }
@@ -122,6 +123,7 @@ def history(
     weights: Weights = None,
     types: Sequence[type] = (),
     weaker: float | None = None,
+    precision: str | None = None,
 ) -> list[dict[str, Any]]:
     """What the judge says of `count` of the averages that a run kept as training went on, the last among them.
 
@@ -138,7 +140,8 @@ def history(
     found = []
     for at in chosen[-count:]:
         trial.say(f"after {at} samples")
-        model = Model.load(run, weights=weights, device=trial.run.device, types=types, at=at, weaker=weaker)
+        given: dict[str, Any] = {"device": trial.run.device, "precision": precision, "types": types}
+        model = Model.load(run, weights=weights, at=at, weaker=weaker, **given)
         found.append({"seen": at, "figures": judge(model, data, replace(trial, repeats=1))})
     return found
 

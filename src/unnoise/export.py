@@ -43,6 +43,11 @@ class Generator(Protocol):
         """Where the weights are."""
         ...
 
+    @property
+    def precision(self) -> Any:
+        """Of the networks' matrix products, as a value that can be described."""
+        ...
+
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
         """Conditions of n rows: as asked for, and by default."""
         ...
@@ -108,6 +113,7 @@ def export(
         "sampling": describe(chosen),
         "cond": {k: v if isinstance(v, str) else _listed(torch.as_tensor(v)) for k, v in cond.items()},
         "deterministic": bool(settings.get("deterministic")),
+        "precision": model.precision,
         "weights": _fingerprint(model),
     } | ({"n": n, "seed": seed} if single else {})
     _claim(home, made)

@@ -18,7 +18,7 @@ from unnoise.errors import UserError
 from unnoise.log import Logger, say
 from unnoise.model import Model
 from unnoise.recipe import Recipe
-from unnoise.runtime import PRECISIONS, Runtime, default_precision, pick_device
+from unnoise.runtime import Runtime, default_precision, pick_device, precision_of
 from unnoise.session import Session, whole_batches
 from unnoise.spec import build
 from unnoise.state import State
@@ -73,13 +73,12 @@ def start(
         raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
     run.barrier()  # or the main process might write there before another has looked
     precision = precision or default_precision(run.device)
-    if precision not in PRECISIONS:
-        raise UserError(f"unknown precision {precision!r}: fp32, bf16 or fp16")
+    dtype = precision_of(precision)
     if captured:
         check_capturable(recipe, run)
     data = recipe.data.load()
     total = None if minutes is not None else whole_batches(recipe.samples if samples is None else samples, recipe.batch)
-    state = State(recipe, seed, run.device, total, PRECISIONS[precision], shard=run.distribute if run.sharded else None)
+    state = State(recipe, seed, run.device, total, dtype, shard=run.distribute if run.sharded else None)
     measure = getattr(state.components["codec"], "measure", None)
     if measure is not None:  # a codec with numbers of its own: the scale of latents
         measure(loaded(data.train["x"], MEASURED_BY))
@@ -139,7 +138,7 @@ def resume(
         facts["seed"],
         run.device,
         facts["total"],
-        PRECISIONS[facts["precision"]],
+        precision_of(facts["precision"]),
         checkpoint.components(contents, types),
         run.distribute if run.sharded else None,
     )

@@ -21,7 +21,7 @@ from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError
 from unnoise.recipe import Guidance, Sampling, changed
-from unnoise.runtime import uncompiled
+from unnoise.runtime import PRECISIONS, precision_of, trained_precision, uncompiled
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
@@ -61,6 +61,7 @@ class Model:
         self.more: dict[str, Any] = {}
         """Further components of the run that it was loaded from, by name: a teacher."""
         self._replay, self._compiled = Replay(), False
+        self._asked: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -72,11 +73,39 @@ class Model:
         """The parts that have weights."""
         return [m for m in (self.denoiser, self.codec, self.conditioner, self.weaker) if isinstance(m, nn.Module)]
 
-    def to(self, device: torch.device | str) -> Model:
-        """Move the weights; returns the model itself."""
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that an estimate of x0 evaluates."""
+        return [m for m in (self.denoiser, self.weaker) if m is not None]
+
+    @property
+    def precision(self) -> str:
+        """Of the networks' matrix products: "fp32", "bf16" or "fp16"."""
+        dtype = getattr(self.denoiser, "precision", None)
+        return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+    def to(self, device: torch.device | str, precision: str | None = None) -> Model:
+        """Move the weights; returns the model itself.
+
+        Args:
+            device: where to.
+            precision: of the networks' matrix products: "fp32", "bf16" or "fp16". None: as was asked for before, or
+                else that in which they were trained on a GPU that has it, and float32 elsewhere; networks of which the
+                facts do not say it stay as they are.
+
+        Raises:
+            UserError: for another precision.
+        """
         self._replay.drop()
         for module in self.modules:
             module.to(device)
+        self._asked = precision or self._asked
+        named = self._asked or self.facts.get("precision")
+        if named is not None:
+            dtype = precision_of(self._asked or trained_precision(named, torch.device(device)))
+            for network in self.networks:
+                if hasattr(network, "precision"):
+                    setattr(network, "precision", dtype)  # noqa: B010 (a tensor or a module to mypy)
         return self
 
     def compile(self, **options: Any) -> Model:
@@ -92,7 +121,7 @@ class Model:
         """
         self._replay.drop()
         self._compiled = True
-        for network in filter(None, (self.denoiser, self.weaker)):
+        for network in self.networks:
             network.compile(**options)
         return self
 
@@ -104,6 +133,7 @@ class Model:
         *,
         weights: Weights = None,
         device: torch.device | str = "cpu",
+        precision: str | None = None,
         types: Iterable[type] = (),
         at: int | None = None,
         weaker: float | Literal[True] | None = None,
@@ -115,6 +145,7 @@ class Model:
             weights: None for the average that the recipe names, a relative width for another (reconstructed from the
                 run's snapshots where it was not tracked), "raw" for the weights as trained.
             device: where to.
+            precision: of the networks' matrix products: "fp32", "bf16" or "fp16"; None: see `to`.
             types: classes of yours that it is made of.
             at: averaged weights as they were after so many samples, where the run keeps them (`trained.snapshots`).
             weaker: for autoguidance, with the network as it was after this share of the samples seen: the last averages
@@ -123,7 +154,7 @@ class Model:
 
         Raises:
             CheckpointError: for a folder that is missing, empty, damaged, changed or foreign, and an unknown name.
-            UserError: where the averages that are asked for are not kept.
+            UserError: where the averages that are asked for are not kept; for another precision.
         """
         contents = trained.load(Path(path), weights, at)
         if "model" not in contents.specs:
@@ -146,7 +177,7 @@ class Model:
         for module in (*model.modules, *model.more.values()):
             if isinstance(module, nn.Module):
                 module.eval()
-        return model.to(device)
+        return model.to(device, precision)
 
     def save(self, path: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model to a folder, which must not exist, so that `load` needs nothing else.

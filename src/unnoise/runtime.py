@@ -38,6 +38,19 @@ def default_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def precision_of(name: str) -> torch.dtype | None:
+    """The entry of `PRECISIONS`; Raises UserError for another name."""
+    if name not in PRECISIONS:
+        raise UserError(f"unknown precision {name!r}: fp32, bf16 or fp16")
+    return PRECISIONS[name]
+
+
+def trained_precision(name: str, device: torch.device) -> str:
+    """That in which a network was trained, on GPUs that have it; fp32 elsewhere."""
+    there = device.type == "cuda" and (name != "bf16" or default_precision(device) == "bf16")
+    return name if there else "fp32"
+
+
 def pick_device(name: str | None = None) -> torch.device:
     """The device by name; without one the fastest there is.
 

@@ -126,14 +126,19 @@ class System:
         return self.last.device
 
     @property
+    def precision(self) -> dict[str, str]:
+        """Of the matrix products of each stage."""
+        return {name: model.precision for name, model in self.models.items()}
+
+    @property
     def modules(self) -> list[nn.Module]:
         """The parts that have weights."""
         return [m for model in self.models.values() for m in model.modules]
 
-    def to(self, device: torch.device | str) -> System:
-        """Move the weights; returns the system itself."""
+    def to(self, device: torch.device | str, precision: str | None = None) -> System:
+        """Move the weights of every stage, see `Model.to`; returns the system itself."""
         for model in self.models.values():
-            model.to(device)
+            model.to(device, precision)
         return self
 
     def compile(self, **options: Any) -> System:
@@ -267,6 +272,7 @@ class System:
         *,
         weights: Weights = None,
         device: torch.device | str = "cpu",
+        precision: str | None = None,
         types: Iterable[type] = (),
         weaker: float | Literal[True] | None = None,
     ) -> System:
@@ -275,9 +281,10 @@ class System:
         Raises:
             CheckpointError: for a folder that is missing, damaged, changed or foreign.
         """
-        path, types = Path(path), tuple(types)
+        path = Path(path)
         stages, links = read(path)
-        given: dict[str, Any] = {"weights": weights, "device": device, "types": types, "weaker": weaker}
+        given: dict[str, Any] = {"weights": weights, "device": device, "precision": precision}
+        given |= {"types": tuple(types), "weaker": weaker}
         models = {name: Model.load(path / name, **given) for name in stages}
         return System(models, links)
 
@@ -314,12 +321,13 @@ def load(
     *,
     weights: Weights = None,
     device: torch.device | str = "cpu",
+    precision: str | None = None,
     types: Iterable[type] = (),
     weaker: float | Literal[True] | None = None,
 ) -> Model | System:
     """Whatever can be sampled in a folder: a system, or the model of a run; arguments as for `Model.load`."""
     kind: type[Model] | type[System] = System if is_system(Path(path)) else Model
-    return kind.load(path, weights=weights, device=device, types=types, weaker=weaker)
+    return kind.load(path, weights=weights, device=device, precision=precision, types=types, weaker=weaker)
 
 
 def read(path: Path) -> tuple[tuple[str, ...], tuple[Link, ...]]:

@@ -78,6 +78,8 @@ def test_training_in_bf16_learns_and_resumes(tmp_path: Path):
     assert contents.facts["precision"] == "bf16"
     state = resume(tmp_path / "run", Runtime(GPU), samples=14080)
     assert state.seen == 14080
+    model = Model.load(tmp_path / "run")
+    assert (model.precision, model.to(GPU).precision, model.to("cpu").precision) == ("fp32", "bf16", "fp32")
 
 
 def test_fp16_with_its_loss_scale_trains_without_a_skip_that_lasts():

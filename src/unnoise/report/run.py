@@ -96,6 +96,8 @@ def _command(run: Path, found: Evaluation, model: Model, trial: Trial, out: Path
         words += ["-s", assignment]
     if model.facts.get("weights") is not None:
         words += ["--weights", model.facts["weights"]]
+    if "precision" in found.measured:
+        words += ["--precision", found.measured["precision"]]
     if found.history:
         words += ["--history", len(found.history)]
     if out is not None:
