@@ -380,6 +380,7 @@ def test_settings_reach_the_sampler(cli: Callable[..., Result], tiny: Path) -> N
         ("b", ["--sampler", "ancestral(eta=0.5)", "--steps", 4], model.sample(3, sampler=sampler, steps=4)),
         ("c", ["--guidance", "3.5"], model.sample(3, guidance=3.5)),
         ("d", ["--guidance", "-1"], model.sample(3, guidance=-1.0)),  # away from the class
+        ("h", ["--guidance", 3.5, "--interval", -1.5, 2], model.sample(3, guidance=3.5, interval=(-1.5, 2))),
         ("e", ["--weights", "raw"], unnoise.Model.load(tiny, weights="raw").sample(3)),
         ("f", ["--weights", "0.07"], unnoise.Model.load(tiny, weights=0.07).sample(3)),
         ("g", ["--seed", "-2"], model.sample(3, seed=-2)),
@@ -419,6 +420,8 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
         (["--sampler", "Ancestral(eta=2)"], "eta must lie in .* got 2"),
         (["--sampler", "Ancestral(etta=1)"], "has no argument 'etta': did you mean eta"),
         (["--sampler", "Heun("], "'Heun\\(' is not a name with arguments"),
+        (["--interval", "5", "-4"], "guidance acts between two log-SNR, low < high, got 5.0 and -4.0"),
+        (["--interval", "5"], "argument --interval: expected 2 arguments"),
         (["--guidance", "nan"], "guidance must be finite, got nan"),
         (["--cond", "label=10"], "label=10 is out of range: there are classes 0 to 9"),
         (["--cond", "label=-1"], "label=-1 is out of range"),

@@ -267,7 +267,10 @@ def refused(result: Result, message: str) -> None:
 
 def test_two_evaluations_are_compared(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     """Two guidances on one ruler stand side by side; another judge's does not."""
-    for run, more in (("plain", ["--guidance", 1]), ("guided", ["--guidance", 3, "--precision", "bf16"])):
+    for run, more in (
+        ("plain", ["--guidance", 1]),
+        ("guided", ["--guidance", 3, "--interval", -9, 4, "--precision", "bf16"]),
+    ):
         shutil.copytree(tiny, tmp_path / run)
         assert cli("evaluate", run, *FEW, *more).code == 0
         assert (tmp_path / run / "report.html").is_file()
@@ -277,7 +280,9 @@ def test_two_evaluations_are_compared(cli: Cli, tiny: Path, tmp_path: Path) -> N
     a, b = (Evaluation.read(tmp_path / run) for run in ("plain", "guided"))
     assert (a.measured["sampling"]["guidance"], b.measured["sampling"]["guidance"]) == (1.0, 3.0)
     assert (a.measured["precision"], b.measured["precision"]) == ("fp32", "bf16")
-    assert "<span>--precision</span> <span>bf16</span>" in (tmp_path / "guided/report.html").read_text(encoding="utf8")
+    assert (a.measured["sampling"]["high"], b.measured["sampling"]["high"]) == ({"$float": "inf"}, 4.0)
+    page = re.sub("<[^>]+>", "", (tmp_path / "guided/report.html").read_text(encoding="utf8"))
+    assert "--guidance 3.0 --interval -9.0 4.0 -s" in page and "--precision bf16" in page
     assert [row[: len(f.name)] for row, f in zip(rows, a.figures, strict=True)] == [f.name for f in a.figures]
     (x,), (y,), (row,) = (
         [f for f in a.figures if f.name == "read as asked"],

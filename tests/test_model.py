@@ -193,6 +193,14 @@ def test_guidance_acts_within_its_interval_only(smooth: Model) -> None:
     assert np.array_equal(made(3.0, low=-30.0, high=30.0), everywhere)
     within = made(3.0, low=-2.0, high=4.0)
     assert not close(within, off) and not close(within, everywhere)
+    asked: dict[str, Any] = {"seed": 5, "label": 3, "interval": (-math.inf, math.inf)}
+    assert np.array_equal(smooth.sample(2, **asked), everywhere)
+    *_, last = smooth.stream(2, **asked)
+    assert np.array_equal(smooth.codec.decode(last.x), everywhere)
+    made(3.0)
+    assert np.array_equal(smooth.sample(2, seed=5, label=3, interval=(-2.0, 4.0)), within)
+    with pytest.raises(UserError, match=r"two log-SNR, \(low, high\), got \(1.0, 2.0, 3.0\)"):
+        smooth.settings(interval=(1.0, 2.0, 3.0))  # type: ignore[arg-type]
 
 
 def test_the_interval_is_kept_with_the_model(smooth: Model, tmp_path: Path) -> None:

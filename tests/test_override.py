@@ -200,6 +200,7 @@ def test_a_value_is_set_and_nothing_else(assignment: str, expected: Any) -> None
         ("micro=3", "a batch of 64 does not divide into 3 pieces"),
         ("sampling.steps=0", "steps must be at least 1, got 0"),
         ("sampling.guidance=nan", "guidance must be finite"),
+        ("sampling.low=inf", "guidance acts between two log-SNR, low < high, got inf and inf"),
         ("objective.drop=1.5", "drop is a probability"),
         ("widths=0.05", "average 0.1 is not one of the widths"),
         ("model.net=MLP(channels=2, depth=3)", "MLP has no argument 'depth'"),

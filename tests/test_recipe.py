@@ -64,6 +64,9 @@ def test_sampling_is_checked() -> None:
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="guidance must be finite"):
             Sampling(guidance=bad)
+    for low, high in ((5.0, -4.6), (1.0, 1.0), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match=f"low < high, got {low} and {high}"):
+            Sampling(low=low, high=high)
 
 
 def test_a_recipe_is_frozen_and_averages_by_default() -> None:

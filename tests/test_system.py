@@ -133,8 +133,10 @@ def test_a_condition_that_is_not_linked_is_asked_for() -> None:
 def test_settings_of_all_stages_or_of_one(cascade: System) -> None:
     assert {k: s.steps for k, s in cascade.settings(steps=5).items()} == {"base": 5, "up": 5}
     assert {k: s.steps for k, s in cascade.settings(steps={"up": 2}).items()} == {"base": 3, "up": 2}
-    made = cascade.sample(2, steps={"up": 2}, sampler={"base": Heun()}, guidance={"base": 2.0}, label=1)
-    first = cascade.models["base"].sample(2, sampler=Heun(), guidance=2.0, label=1)
+    asked: dict[str, Any] = {"sampler": Heun(), "guidance": 2.0, "interval": (-3.0, 3.0)}
+    made = cascade.sample(2, steps={"up": 2}, label=1, **{k: {"base": v} for k, v in asked.items()})
+    first = cascade.models["base"].sample(2, label=1, **asked)
+    assert not equal(first, cascade.models["base"].sample(2, sampler=Heun(), guidance=2.0, label=1))
     assert equal(made, cascade.models["up"].sample(2, seed=APART, steps=2, low=first.raw))
     with pytest.raises(UserError, match=r"unknown stage 'bse': did you mean base?"):
         cascade.sample(1, steps={"bse": 3})

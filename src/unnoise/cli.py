@@ -198,6 +198,13 @@ def _parser() -> argparse.ArgumentParser:
             "--autoguidance", type=float, metavar="SCALE", help="guidance by a weaker network, 1 is off"
         )
         command.add_argument(
+            "--interval",
+            type=float,
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            help="log-SNR between which guidance acts, -99 99 for everywhere (default: the recipe's)",
+        )
+        command.add_argument(
             "--weaker",
             type=float,
             metavar="SHARE",

@@ -148,6 +148,8 @@ def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
         chosen["guidance"] = parse(o.guidance, Guidance, None, "--guidance")
     if o.autoguidance is not None:
         chosen["autoguidance"] = o.autoguidance
+    if o.interval is not None:
+        chosen["interval"] = tuple(o.interval)
     if getattr(o, "sampler", None):
         chosen["sampler"] = parse(o.sampler, Sampler, model.sampling.sampler, "--sampler")
     model.settings(**chosen)

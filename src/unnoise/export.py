@@ -52,7 +52,14 @@ class Generator(Protocol):
         """Conditions of n rows: as asked for, and by default."""
         ...
 
-    def settings(self, sampler: Any = None, steps: Any = None, guidance: Any = None, autoguidance: Any = None) -> Any:
+    def settings(
+        self,
+        sampler: Any = None,
+        steps: Any = None,
+        guidance: Any = None,
+        autoguidance: Any = None,
+        interval: Any = None,
+    ) -> Any:
         """The defaults with what is given in their place, as a value that can be described."""
         ...
 
@@ -86,7 +93,7 @@ def export(
         batch: samples at a time; the result does not depend on it.
         quiet: no progress bar.
         cond: conditions, see `Model.sample`.
-        settings: sampler, steps, guidance, autoguidance, deterministic, captured.
+        settings: sampler, steps, guidance, autoguidance, interval, deterministic, captured.
 
     Returns:
         The files, in order of seeds.

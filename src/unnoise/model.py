@@ -216,6 +216,7 @@ class Model:
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
         batch: int = 256,
         deterministic: bool = False,
         captured: bool = False,
@@ -235,6 +236,7 @@ class Model:
             guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
             autoguidance: scale of guidance by the model's weaker network, 1 is off; `guidance` other than 1 then guides
                 the two networks together.
+            interval: the log-SNR, low and high, between which guidance acts, of either kind.
             batch: rows at a time.
             deterministic: evaluate the network row by row, which makes results independent of the batch to the bit.
             captured: on CUDA, replay the walk of a whole batch as one graph: the same numbers. The first batch runs as
@@ -251,7 +253,7 @@ class Model:
             raise UserError(f"needs n >= 0 and batch >= 1, got n={n} and batch={batch}")
         if captured:
             require_cuda(self.device)
-        walks = self._walks(self.settings(sampler, steps, guidance, autoguidance))
+        walks = self._walks(self.settings(sampler, steps, guidance, autoguidance, interval))
         batch = 1 if deterministic else batch
         seeds, conditions = _seeds(n, seed), self.conditions(n, seed, cond)
         raws = []
@@ -279,6 +281,7 @@ class Model:
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
         **cond: Any,
     ) -> Samples:
         """Raw data [N, ...] with what is not known drawn anew; what is known comes back to the bit.
@@ -292,12 +295,13 @@ class Model:
             steps: number of steps.
             guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
             autoguidance: scale of guidance by the model's weaker network, 1 is off.
+            interval: the log-SNR between which guidance acts.
             cond: conditions.
 
         Raises:
             UserError: for a mask that does not fit, and a codec that cannot say what is known of its states.
         """
-        settings = self.settings(sampler, steps, guidance, autoguidance)
+        settings = self.settings(sampler, steps, guidance, autoguidance, interval)
         settings = settings if grid is None else replace(settings, grid=grid)
         try:
             mask = mask.expand(raw.shape)
@@ -323,12 +327,13 @@ class Model:
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = _seeds(n, seed)
         said = self._cond(self.conditions(n, seed, cond), seeds)
-        yield from self._walks(self.settings(sampler, steps, guidance, autoguidance)).steps(seeds, said)
+        yield from self._walks(self.settings(sampler, steps, guidance, autoguidance, interval)).steps(seeds, said)
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples on the way from one seed to another, along the great circle between their noises."""
@@ -358,9 +363,11 @@ class Model:
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
     ) -> Sampling:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
-        given = {"sampler": sampler, "steps": steps, "guidance": guidance, "autoguidance": autoguidance}
+        given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        given |= {"autoguidance": autoguidance, "interval": interval}
         settings = changed(self.sampling, **{k: v for k, v in given.items() if v is not None})
         self._walks(settings).check()
         return settings
@@ -397,10 +404,11 @@ class Model:
         *,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
         **cond: Any,
     ) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
-        walks = self._walks(self.settings(None, None, guidance, autoguidance))
+        walks = self._walks(self.settings(None, None, guidance, autoguidance, interval))
         denoise = walks.guided(walks.bound({}))
         return denoise(x.to(self.device), level.to(device=self.device), self._told(len(x), cond))
 

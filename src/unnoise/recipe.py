@@ -26,7 +26,7 @@ from unnoise.trial import Judge
 Guidance = float | Mapping[str, float]
 """A classifier-free guidance scale, or one by attribute."""
 
-SETTINGS = ("sampler", "steps", "guidance", "autoguidance")
+SETTINGS = ("sampler", "steps", "guidance", "autoguidance", "interval")
 """What of `Sampling` whoever asks for samples may set."""
 
 
@@ -63,8 +63,15 @@ class Sampling:
             raise ValueError(f"guidance must be finite, got {self.guidance}")
         if not math.isfinite(self.autoguidance):
             raise ValueError(f"autoguidance must be finite, got {self.autoguidance}")
+        if not self.low < self.high:
+            raise ValueError(f"guidance acts between two log-SNR, low < high, got {self.low} and {self.high}")
         if not 0 < self.weaker < 1:
             raise ValueError(f"weaker is a share of the training, between 0 and 1, got {self.weaker}")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The log-SNR between which guidance acts."""
+        return self.low, self.high
 
     @property
     def passes(self) -> int:
@@ -78,7 +85,12 @@ class Sampling:
 
 
 def changed(sampling: Sampling, **given: Any) -> Sampling:
-    """The sampling with other values; Raises UserError for what cannot be."""
+    """The sampling with other values, an `interval` among them; Raises UserError for what cannot be."""
+    interval = given.pop("interval", None)
+    if interval is not None:
+        if len(interval) != 2:
+            raise UserError(f"guidance acts between two log-SNR, (low, high), got {interval}")
+        given["low"], given["high"] = interval
     try:
         return replace(sampling, **given)
     except ValueError as e:

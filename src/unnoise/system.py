@@ -153,9 +153,11 @@ class System:
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         autoguidance: float | Mapping[str, float] | None = None,
+        interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     ) -> dict[str, Sampling]:
         """Each stage's defaults with what is given in their place: one value for all, or a mapping by stage."""
-        given: Any = {"sampler": sampler, "steps": steps, "guidance": guidance, "autoguidance": autoguidance}
+        given: Any = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        given |= {"autoguidance": autoguidance, "interval": interval}
         return {
             name: model.settings(**{k: self._of(v, name) for k, v in given.items()})
             for name, model in self.models.items()
@@ -214,6 +216,7 @@ class System:
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         autoguidance: float | Mapping[str, float] | None = None,
+        interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
         batch: int = 256,
         deterministic: bool = False,
         captured: bool = False,
@@ -232,6 +235,7 @@ class System:
             steps: number of steps, as the sampler.
             guidance: classifier-free guidance scale, as the sampler.
             autoguidance: scale of guidance by each model's weaker network, as the sampler.
+            interval: the log-SNR between which guidance acts, as the sampler.
             batch: rows at a time.
             deterministic: see `Model.sample`.
             captured: see `Model.sample`; each stage keeps a graph of its own.
@@ -242,7 +246,7 @@ class System:
             UserError: for a setting or a condition that does not exist.
             FloatingPointError: where a sample is not finite.
         """
-        self.settings(sampler, steps, guidance, autoguidance)
+        self.settings(sampler, steps, guidance, autoguidance, interval)
         said, made = self.conditions(n, seed, cond), dict[str, Samples]()
         for k, (name, model) in enumerate(self.models.items()):
             linked = self._linked(name)
@@ -255,6 +259,7 @@ class System:
                 steps=self._of(steps, name),
                 guidance=self._of(guidance, name),
                 autoguidance=self._of(autoguidance, name),
+                interval=self._of(interval, name),
                 batch=batch,
                 deterministic=deterministic,
                 captured=captured,
