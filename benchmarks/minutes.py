@@ -75,6 +75,7 @@ class Trunk:
         self.precision = o.precision or default_precision(device)
         self.state = State(recipe, o.seed, device, None, precision_of(self.precision))
         self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe, o.way)
+        self.guided = any(way.autoguidance != 1 for way in self.ways.values())
         self.kept: list[tuple[int, dict[str, torch.Tensor]]] = []
         """Where autoguidance asks for it, averages as training went on: after how many samples, and the weights."""
         self.weaker: Any = None
@@ -105,9 +106,7 @@ class Trunk:
                 began, clock.samples = now, clock.samples + self.recipe.batch
                 if n % WINDOW == 0:
                     self.losses.append((state.seen, state.read_window(Runtime(self.device))["loss"]))
-                if any(way.autoguidance != 1 for way in self.ways.values()) and snapshot_due(
-                    state.seen, self.recipe.batch
-                ):
+                if self.guided and snapshot_due(state.seen, self.recipe.batch):
                     named = state.ema.state(self.average).items()
                     own = {k.removeprefix("model."): x.clone() for k, x in named if k.startswith("model.")}
                     self.kept.append((state.seen, own))

@@ -397,8 +397,9 @@ def test_networks_multiply_as_they_were_trained_or_as_is_asked_for(tiny: Path, t
 
 def test_a_network_whose_training_is_not_known_stays_as_it_is(model: Model) -> None:
     del model.facts["precision"]
-    model.denoiser.precision = torch.bfloat16  # type: ignore[assignment]
-    assert model.to("cpu").precision == "bf16"
+    for dtype, name in ((torch.bfloat16, "bf16"), (torch.float64, "torch.float64")):
+        model.denoiser.precision = dtype  # type: ignore[assignment]
+        assert model.to("cpu").precision == name
 
 
 # Threads ------------------------------------------------------------------------------------------------------------

@@ -94,11 +94,12 @@ def test_conditions_that_differ_in_one_element_are_two_draws() -> None:
 
 
 def test_a_condition_of_another_number_of_rows_is_refused() -> None:
-    for wrong in (torch.zeros(9), torch.zeros(11), [1, 2, 3]):
+    for wrong in (torch.zeros(9), torch.zeros(11), [1, 2, 3], (1, 2)):
         with pytest.raises(UserError, match=r"condition 'item' has \d+ rows for 10 samples"):
             Trial(10).samples(Drawer(), item=wrong)
     Trial(10).samples(model := Drawer(), item=3)  # one for all
-    assert model.calls[0]["item"] == 3
+    Trial(10, settings={"interval": (-3.0, 4.0)}).samples(model, item=3)  # two numbers, but no rows
+    assert (model.calls[0]["item"], model.calls[1]["interval"]) == (3, (-3.0, 4.0))
 
 
 def test_repeats_are_of_seeds_that_follow() -> None:

@@ -22,7 +22,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Comparison, Figure, as_json, compare
 from unnoise.model import Model, Weights
-from unnoise.recipe import SETTINGS
+from unnoise.samples import SETTINGS
 from unnoise.spec import describe
 from unnoise.trained import earlier, snapshots
 from unnoise.trial import Judge, Trial

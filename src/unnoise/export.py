@@ -17,8 +17,7 @@ from unnoise.checkpoint import replace_json
 from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError
 from unnoise.log import read_json
-from unnoise.recipe import SETTINGS
-from unnoise.samples import Samples, require_pictures
+from unnoise.samples import SETTINGS, Samples, require_pictures
 from unnoise.spec import describe
 
 LISTED = 1000

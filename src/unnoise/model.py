@@ -21,7 +21,7 @@ from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError
 from unnoise.recipe import Guidance, Sampling, changed
-from unnoise.runtime import PRECISIONS, precision_of, trained_precision, uncompiled
+from unnoise.runtime import PRECISIONS, precision_of, set_precision, trained_precision, uncompiled
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
@@ -62,6 +62,7 @@ class Model:
         """Further components of the run that it was loaded from, by name: a teacher."""
         self._replay, self._compiled = Replay(), False
         self._asked: str | None = None
+        """The precision that was asked for; None: none was."""
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +83,7 @@ class Model:
     def precision(self) -> str:
         """Of the networks' matrix products: "fp32", "bf16" or "fp16"."""
         dtype = getattr(self.denoiser, "precision", None)
-        return next(name for name, known in PRECISIONS.items() if known == dtype)
+        return next((name for name, known in PRECISIONS.items() if known == dtype), str(dtype))
 
     def to(self, device: torch.device | str, precision: str | None = None) -> Model:
         """Move the weights; returns the model itself.
@@ -96,16 +97,15 @@ class Model:
         Raises:
             UserError: for another precision.
         """
+        asked, trained = precision or self._asked, self.facts.get("precision")
+        named = asked or (trained and trained_precision(trained, torch.device(device)))
+        dtype = precision_of(named) if named else None
         self._replay.drop()
         for module in self.modules:
             module.to(device)
-        self._asked = precision or self._asked
-        named = self._asked or self.facts.get("precision")
-        if named is not None:
-            dtype = precision_of(self._asked or trained_precision(named, torch.device(device)))
-            for network in self.networks:
-                if hasattr(network, "precision"):
-                    setattr(network, "precision", dtype)  # noqa: B010 (a tensor or a module to mypy)
+        for network in self.networks if named else ():
+            set_precision(network, dtype)
+        self._asked = asked
         return self
 
     def compile(self, **options: Any) -> Model:

@@ -26,9 +26,6 @@ from unnoise.trial import Judge
 Guidance = float | Mapping[str, float]
 """A classifier-free guidance scale, or one by attribute."""
 
-SETTINGS = ("sampler", "steps", "guidance", "autoguidance", "interval")
-"""What of `Sampling` whoever asks for samples may set."""
-
 
 @dataclass(frozen=True)
 class Sampling:

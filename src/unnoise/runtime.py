@@ -45,6 +45,12 @@ def precision_of(name: str) -> torch.dtype | None:
     return PRECISIONS[name]
 
 
+def set_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
+    """Of the matrix products of a network that has a precision to set, as denoisers have; others stay as they are."""
+    if hasattr(network, "precision"):
+        setattr(network, "precision", dtype)  # noqa: B010 (a tensor or a module to mypy)
+
+
 def trained_precision(name: str, device: torch.device) -> str:
     """That in which a network was trained, on GPUs that have it; fp32 elsewhere."""
     there = device.type == "cuda" and (name != "bf16" or default_precision(device) == "bf16")

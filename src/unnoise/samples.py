@@ -13,6 +13,9 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 
+SETTINGS = ("sampler", "steps", "guidance", "autoguidance", "interval")
+"""What of a model's `Sampling` whoever asks for samples may set; what else is asked for are conditions."""
+
 
 def require_pictures(codec: Any) -> None:
     """Refuse a grid of what is not pictures; Raises UserError."""

@@ -16,7 +16,7 @@ from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, hidden_matrices
 from unnoise.parts import divided
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime
+from unnoise.runtime import Runtime, set_precision
 
 
 class State:
@@ -56,8 +56,7 @@ class State:
                 shard(module)
         for module in self.networks.values():
             module.to(device)
-            if hasattr(module, "precision"):
-                setattr(module, "precision", precision)  # noqa: B010 (a tensor or a module to mypy)
+            set_precision(module, precision)
         self.optimizers = [
             phase.optim.build(
                 parameters_of(self.components, phase), hidden_matrices(self.components[k] for k in phase.modules)

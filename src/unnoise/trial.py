@@ -14,7 +14,7 @@ from unnoise.data.dataset import Columns, Dataset, permutation
 from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure
 from unnoise.runtime import Runtime
-from unnoise.samples import Samples
+from unnoise.samples import SETTINGS, Samples
 
 T = TypeVar("T")
 
@@ -54,8 +54,7 @@ class Trial:
             like: samples are asked for as these real items are, in a random order: every class as often, and what
                 depends on each other together. Uniform classes alone would be a distance to real data. None: as
                 `Model.conditions` says.
-            settings: in the place of the trial's: steps, guidance, ..; a condition is one for all, or a list or a
-                tensor of n.
+            settings: in the place of the trial's: steps, guidance, ..; a condition is one for all, or a tensor of n.
 
         Raises:
             UserError: for a condition of another number of rows.
@@ -66,7 +65,8 @@ class Trial:
             rows = order[torch.arange(repeat * self.n, (repeat + 1) * self.n) % len(order)]
             chosen |= {k: like[k][rows] for k in getattr(model.conditioner, "classes", {}) if k in like}
 
-        chosen = {k: torch.as_tensor(v) if isinstance(v, list) else v for k, v in chosen.items()}
+        listed = [k for k, v in chosen.items() if isinstance(v, list | tuple) and k not in SETTINGS]
+        chosen |= {k: torch.as_tensor(chosen[k]) for k in listed}
         for k, v in chosen.items():
             if isinstance(v, Tensor) and v.ndim and len(v) != self.n:
                 raise UserError(f"condition {k!r} has {len(v)} rows for {self.n} samples")

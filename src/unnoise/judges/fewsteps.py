@@ -12,7 +12,8 @@ from unnoise.evaluate import require_enough
 from unnoise.judges.classifier import Classifier, require_told
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
-from unnoise.recipe import SETTINGS, Sampling
+from unnoise.recipe import Sampling
+from unnoise.samples import SETTINGS
 from unnoise.trial import Trial
 
 

@@ -42,7 +42,9 @@ def recipe(classes: int = 0, deep: bool = False) -> Recipe:
     learner = DeepClassifier(
         codec, classes=10, width=64, stages=3, samples=1_500_000, batch=512, lr=5e-3, shift=4, mirror=True
     )
-    guided = {"autoguidance": 1.5, "weaker": 0.12} if deep else {"autoguidance": 2.0, "low": -4.6, "high": 5.0}
+    guided = {"autoguidance": 2.0, "weaker": 0.25, "low": -4.6, "high": 5.0}
+    if deep:
+        guided = {"autoguidance": 1.5, "weaker": 0.12}
     net = Build(
         UNet,
         channels=3,
