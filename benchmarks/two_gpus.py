@@ -1,12 +1,13 @@
 """What a second GPU is worth: samples a second of 1 and of 2 processes, that each hold all of a network or half of it.
 
-    python benchmarks/two_gpus.py [--compile] [--out benchmarks/results/two_gpus.json]
+    python benchmarks/two_gpus.py [--compile --capture] [--out benchmarks/results/two_gpus.json]
     python benchmarks/two_gpus.py --device cpu --small --seconds 1          tiny networks and Gloo: does it run?
 
 The 64-pixel network of ADM (296 million parameters, bf16 where the GPU has it) on random pictures, `--batch` a process;
 and the recipe `cifar10` on its own pictures, with the recipe's batch in each process. Each case is started by torchrun
 for itself. Besides: the most memory that the main process took of its GPU while it trained and while a
-checkpoint was written, and the seconds of that. `--compile` is for networks that each process holds whole.
+checkpoint was written, and the seconds of that. `--compile` and `--capture` are for networks that each process holds
+whole.
 """
 
 from __future__ import annotations
@@ -81,12 +82,20 @@ def rate(steps: Iterator[Any], skip: int, seconds: float, run: Runtime) -> float
     for _ in range(skip):
         next(steps)
     run.barrier()
+    wait(run.device)
     count, began = 0, time.perf_counter()
     while not run.any(time.perf_counter() - began > seconds):
-        for _ in range(4):  # asking waits for the device
+        for _ in range(4):
             next(steps)
+        wait(run.device)
         count += 4
     return count / (time.perf_counter() - began)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def memory(device: torch.device) -> float:
@@ -111,7 +120,8 @@ def measure(o: argparse.Namespace) -> None:
         columns = columns_of(recipe, o.case[0], o.small, run.device)
         rows = run.shard(recipe.batch)
         with closing(batches(columns, recipe.batch, seed=0, rows=rows, device=run.device)) as stream:
-            found = rate(train(recipe, state, stream, run), 3 if o.small else 20, o.seconds, run)
+            steps = train(recipe, state, stream, run, captured=o.capture and not run.sharded)
+            found = rate(steps, 3 if o.small else 20, o.seconds, run)
         trained, folder = memory(run.device), Path(os.environ["TWO_GPUS"])
         contents, began = checkpoint.contents_of(state.components, state.groups(), {}), time.perf_counter()
         if run.joins:
@@ -126,6 +136,7 @@ def measure(o: argparse.Namespace) -> None:
                 "batch": recipe.batch,
                 "precision": precision,
                 "compiled": bool(o.compile and not run.sharded),
+                "captured": bool(o.capture and not run.sharded),
                 "samples_per_second": round(found * recipe.batch, 1),
                 "memory_gib": trained,
                 "saving_memory_gib": memory(run.device),
@@ -150,6 +161,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="of the network of ADM, a process (default 32)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement (default 20)")
     parser.add_argument("--compile", action="store_true", help="torch.compile what is not sharded")
+    parser.add_argument("--capture", action="store_true", help="replay steps of what is not sharded as a CUDA graph")
     parser.add_argument("--networks", nargs="+", default=["adm64", "cifar10"], choices=["adm64", "cifar10"])
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)

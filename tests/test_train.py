@@ -40,7 +40,7 @@ from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime, default_precision, launch
 from unnoise.spec import Build
 from unnoise.state import State
-from unnoise.train import NonFinite, Progress, train
+from unnoise.train import NonFinite, Progress, check_capturable, train
 
 CPU = torch.device("cpu")
 CODEC = Image(shape=(1, 8, 8), low=0, high=16)
@@ -276,6 +276,13 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def test_steps_of_several_processes_can_be_recorded_but_of_sharded_networks_not() -> None:
+    first, recipe = Runtime(torch.device("cuda"), 0, 2), DISTRIBUTED["plain"]
+    check_capturable(recipe, first)
+    with pytest.raises(UserError, match="--capture is for networks that each process holds whole"):
+        check_capturable(recipe, first.sharding())
 
 
 @pytest.mark.parametrize(("kind", "name"), list(product(["ddp", "fsdp"], DISTRIBUTED)))

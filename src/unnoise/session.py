@@ -197,7 +197,7 @@ class Session:
         stream = closing(batches(self.data.train, recipe.batch, workers=self.workers, **given))
         saved = time.monotonic()
         # A captured run may go on elsewhere: its steps are the same where nothing can be captured.
-        captured = self.facts.get("captured", False) and run.device.type == "cuda" and run.world == 1
+        captured = self.facts.get("captured", False) and run.device.type == "cuda" and not run.sharded
         with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
             for progress in train(recipe, state, source, run, captured=captured):
                 step = state.seen // recipe.batch

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unnoise.capture import Captured, require_cuda
+from unnoise.capture import WARM, Captured, require_cuda
 from unnoise.core.objective import Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import guarded_step
 from unnoise.parts import whole
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import Runtime, uncompiled
+from unnoise.runtime import WATCHED, Runtime, uncompiled
 from unnoise.state import State, names_of, own_generators, parameters_of
 
 AUGMENT = -1
@@ -68,8 +68,8 @@ def train(
             one launch.
 
     Raises:
-        UserError: where a step cannot be captured: on other devices, over several processes, with an objective that
-            looks at the clock.
+        UserError: where a step cannot be captured: on other devices, of sharded networks, with an objective that looks
+            at the clock.
         NonFinite: after `recipe.patience` steps in a row with gradients that are not finite.
     """
     if captured:
@@ -108,12 +108,14 @@ class _Phase:
         self.optimizer = state.optimizers[number]
         self.own = parameters_of(state.components, phase)
         self.root = Rng.of(state.seed, run.device).fold(number)
-        with self._only_own():
-            self.module = run.wrap(_Call(phase, state.components))
         self.lr = torch.zeros((), dtype=torch.float32, device=run.device)
         self.take: Callable[[Batch], tuple[Tensor, Tensor]] = self._take
-        if captured:
-            self.take = Captured(self._take, run.device)
+        with contextlib.ExitStack() as stack:
+            if captured:
+                self.take = Captured(self._take, run.device, WARM if run.world == 1 else WATCHED)
+                stack.enter_context(self.take.aside())
+            stack.enter_context(self._only_own())
+            self.module = run.wrap(_Call(phase, state.components))
 
     @contextlib.contextmanager
     def _only_own(self) -> Iterator[None]:
@@ -191,8 +193,8 @@ class _Phase:
 def check_capturable(recipe: Recipe, run: Runtime) -> None:
     """Refuse what a graph would freeze or cannot hold; Raises UserError."""
     require_cuda(run.device)
-    if run.world > 1:
-        raise UserError("--capture is for one process: leave it out under torchrun")
+    if run.sharded:
+        raise UserError("--capture is for networks that each process holds whole: leave it out, or --shard")
     for phase in recipe.all_phases():
         if getattr(phase.objective, "clocked", True):
             raise UserError(

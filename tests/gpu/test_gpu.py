@@ -130,7 +130,7 @@ def test_the_network_compiles_in_one_graph_with_inductor():
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@pytest.mark.parametrize("more", [[], ["--shard"]])
+@pytest.mark.parametrize("more", [[], ["--shard"], ["--capture"]])
 def test_two_gpus_train_to_the_weights_of_one(tmp_path: Path, more: list[str]):
     arguments = ["train", "digits", "--precision", "fp32", "--samples", "1280", "-s", "model.net.dropout=0"]
     one, two = tmp_path / "one", tmp_path / "two"
