@@ -124,7 +124,12 @@ class State:
             self.scale.load(groups["train"])
 
     def compile(self) -> None:
-        """torch.compile every network, from its next call on; of a denoiser, the network that it wraps."""
+        """torch.compile every network, from its next call on; of a denoiser, the network that it wraps.
+
+        One graph a network, on any number of processes: otherwise torch would cut it where the gradients that are
+        exchanged together end, and compile it anew.
+        """
+        torch._dynamo.config.optimize_ddp = False
         for module in self.networks.values():
             module.compile()
 
