@@ -36,10 +36,10 @@ class Given(NamedTuple):
     mask: Tensor | None = None
 
 
-class Chain(nn.ModuleList):
+class Chain(nn.Sequential):
     """Layers applied one after the other, each with the same `given`."""
 
-    def forward(self, h: Tensor, given: Given) -> Tensor:
+    def forward(self, h: Tensor, given: Given) -> Tensor:  # type: ignore[override]
         for layer in self:
             h = layer(h, given)
         return h

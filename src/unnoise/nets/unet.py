@@ -128,7 +128,7 @@ class UNet(nn.Module):
 
         deepest = len(widths) - 1
         attend = self._attend(now) if middle_attention else []
-        self.middle = Chain([self._block(now, now, deepest), *attend, self._block(now, now, deepest)])
+        self.middle = Chain(self._block(now, now, deepest), *attend, self._block(now, now, deepest))
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
@@ -185,13 +185,13 @@ class UNet(nn.Module):
     def _stage(self, inputs: int, level: int) -> Chain:
         wide = self._widths[level]
         attend = self._attend(wide) if 2**level in self.attention else []
-        return Chain([self._block(inputs, wide, level), *attend])
+        return Chain(self._block(inputs, wide, level), *attend)
 
     def _resampling(self, way: Literal["down", "up"], channels: int, level: int) -> Chain:
         """The step down or up into `level`."""
         if self.resample == "block":
-            return Chain([self._block(channels, channels, level, way)])
-        return Chain([(Downsample if way == "down" else Upsample)(channels, self._strides)])
+            return Chain(self._block(channels, channels, level, way))
+        return Chain((Downsample if way == "down" else Upsample)(channels, self._strides))
 
     def forward(self, x: Tensor, c_noise: Tensor, **cond: Tensor) -> Tensor:
         """The output [B, out_channels, *spatial].
