@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unnoise import train as loop
 from unnoise.core.adversarial import Discrimination, Reconstruction
 from unnoise.core.denoiser import Preconditioned, TwoTime
 from unnoise.core.density import LogNormalSigma, UniformTime
@@ -197,11 +198,11 @@ DISTRIBUTED = {
 
 
 def run(
-    recipe: Recipe, runtime: Runtime = Runtime(), *, seed: int = 0, precision: torch.dtype | None = None
+    recipe: Recipe, runtime: Runtime = Runtime(), *, seed: int = 0, precision: torch.dtype | None = None, **given: bool
 ) -> tuple[State, list[Progress]]:
     """All steps of a recipe, and what they yielded."""
     state = State(recipe, seed, CPU, recipe.samples, precision, shard=runtime.distribute if runtime.sharded else None)
-    return state, list(train(recipe, state, stream(recipe, runtime, seed=seed), runtime))
+    return state, list(train(recipe, state, stream(recipe, runtime, seed=seed), runtime, **given))
 
 
 def stream(
@@ -228,10 +229,14 @@ def moved(state: State, recipe: Recipe) -> float:
 def main(folder: Path) -> None:
     """Of each process that torchrun started."""
     torch.set_num_threads(1)
-    with launch("cpu") as runtime:
+    with launch("cpu") as runtime, pytest.MonkeyPatch.context() as patch:
+        # "two graphs": how a recorded step exchanges gradients; what it is made of runs, where CUDA would record it.
+        patch.setattr(loop, "Captured", lambda call, device: call)
+        patch.setattr(loop, "check_capturable", lambda recipe, run: None)
+        ways = [("ddp", runtime, False), ("fsdp", runtime.sharding(), False), ("two graphs", runtime, True)]
         for name, recipe in DISTRIBUTED.items():
-            for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
-                state, steps = run(recipe, among)
+            for kind, among, captured in ways:
+                state, steps = run(recipe, among, captured=captured)
                 window = {k: torch.tensor(v) for k, v in state.read_window(runtime).items() if k == "loss"}
                 lr = torch.tensor([s.lr for s in steps], dtype=torch.float64)
                 norm = torch.stack([s.norm for s in steps])
@@ -241,14 +246,14 @@ def main(folder: Path) -> None:
                 save_file({k: v.contiguous() for k, v in out.items()}, file)
         # A forward pass that is NaN on one rank only, in fp16: the scales must stay one
         recipe = plain(objective=Spoilt(NOISE, rank=runtime.rank), samples=32)
-        for kind, among in (("ddp", runtime), ("fsdp", runtime.sharding())):
-            state, _ = run(recipe, among, precision=torch.float16)
+        for kind, among, captured in ways:
+            state, _ = run(recipe, among, precision=torch.float16, captured=captured)
             assert state.scale is not None
             out = {"scale": state.scale.value, "bad": state.bad, **weights(state)}
             file = folder / f"{kind}-spoilt-{runtime.rank}.safetensors"
             save_file({k: v.contiguous() for k, v in out.items()}, file)
             try:
-                run(replace(recipe, patience=2), among)
+                run(replace(recipe, patience=2), among, captured=captured)
             except NonFinite as e:
                 (folder / f"{kind}-{runtime.rank}.txt").write_text(str(e))
 
@@ -268,6 +273,9 @@ class Spoilt:
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
+KINDS = ("ddp", "fsdp", "two graphs")
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two real processes made of each recipe."""
@@ -285,7 +293,7 @@ def test_steps_of_several_processes_can_be_recorded_but_of_sharded_networks_not(
         check_capturable(recipe, first.sharding())
 
 
-@pytest.mark.parametrize(("kind", "name"), list(product(["ddp", "fsdp"], DISTRIBUTED)))
+@pytest.mark.parametrize(("kind", "name"), list(product(KINDS, DISTRIBUTED)))
 def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record_property: Any) -> None:
     """Weights, averages, losses, norms and learning rates of 2 ranks are those of 1, also where the gradient comes
     through `encode`, with two phases, and with accumulation. Pitfall 24; pitfall 22: the learning rate to the bit."""
@@ -304,7 +312,7 @@ def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record
     assert float(ranks[0]["loss"]) == pytest.approx(state.read_window(Runtime())["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path, kind: str) -> None:
     """And the loss scale stays one."""
     a, b = (load_file(two_processes / f"{kind}-spoilt-{r}.safetensors") for r in (0, 1))
@@ -314,7 +322,7 @@ def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path
     assert torch.equal(a["bad"], b["bad"]) and int(a["bad"][0, 2]) == 2
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_all_processes_end_where_the_numbers_of_one_are_bad(two_processes: Path, kind: str) -> None:
     """Looking for the first bad layer they call the network alike: none waits for another that has found it."""
     said = {(two_processes / f"{kind}-{r}.txt").read_text() for r in (0, 1)}

@@ -56,7 +56,7 @@ class Captured:
         """
         if self._graph is None and self._left > 0:
             self._left -= 1
-            with self.aside():
+            with self._aside():
                 return self._call(inputs)
         if self._graph is None:
             self._record(inputs)
@@ -91,7 +91,7 @@ class Captured:
             own.copy_(inputs[k], non_blocking=True)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def _aside(self) -> Iterator[None]:
         """Within, on the stream of the recording, where autograd's accumulators are then at home."""
         outer, own = torch.cuda.current_stream(self._device), _STREAMS[self._device]
         own.wait_stream(outer)

@@ -27,9 +27,6 @@ from unnoise.errors import UserError
 GRACE = 0.2
 """Seconds for Gloo's threads to let go of the last tensors. Sharded networks keep the threads alive until Python ends;
 one that needs the interpreter then, to free a tensor, aborts the process."""
-WATCHED = 11
-"""Steps that torch's DistributedDataParallel takes note of and may rearrange itself by: none of them may be recorded as
-a CUDA graph ("Usage with DistributedDataParallel" in torch's notes on CUDA graphs)."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Of the networks' matrix products, by name; None leaves them in float32."""
 _STANCE = threading.RLock()

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unnoise.capture import WARM, Captured, require_cuda
+from unnoise.capture import Captured, require_cuda
 from unnoise.core.objective import Batch, Loss, by_logsnr
 from unnoise.core.rng import Rng
 from unnoise.errors import UserError
 from unnoise.optim import guarded_step
 from unnoise.parts import whole
 from unnoise.recipe import Phase, Recipe
-from unnoise.runtime import WATCHED, Runtime, uncompiled
+from unnoise.runtime import Runtime, uncompiled
 from unnoise.state import State, names_of, own_generators, parameters_of
 
 AUGMENT = -1
@@ -65,7 +65,7 @@ def train(
         batches: this process's rows of global batches of `recipe.batch`, with "position", from `state.seen` on.
         run: rank and world.
         captured: record each phase's step as a CUDA graph after its first steps, and replay it: the same numbers with
-            one launch.
+            one launch; over several processes as two graphs, with the exchange of gradients between them.
 
     Raises:
         UserError: where a step cannot be captured: on other devices, of sharded networks, with an objective that looks
@@ -110,12 +110,14 @@ class _Phase:
         self.root = Rng.of(state.seed, run.device).fold(number)
         self.lr = torch.zeros((), dtype=torch.float32, device=run.device)
         self.take: Callable[[Batch], tuple[Tensor, Tensor]] = self._take
-        with contextlib.ExitStack() as stack:
-            if captured:
-                self.take = Captured(self._take, run.device, WARM if run.world == 1 else WATCHED)
-                stack.enter_context(self.take.aside())
-            stack.enter_context(self._only_own())
-            self.module = run.wrap(_Call(phase, state.components))
+        self.module: nn.Module = _Call(phase, state.components)
+        if not captured:
+            with self._only_own():
+                self.module = run.wrap(self.module)
+        elif run.world == 1:
+            self.take = Captured(self._take, run.device)
+        else:
+            self.take = _InTwo(self)
 
     @contextlib.contextmanager
     def _only_own(self) -> Iterator[None]:
@@ -144,6 +146,11 @@ class _Phase:
 
     def _take(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """All of the step that is the device's: nothing here waits for it or depends on the host but for the clock."""
+        loss = self.backward(batch)
+        return self.update(loss, None if self.state.scale is None else self.run.mean(_finite(loss)))
+
+    def backward(self, batch: Batch) -> Loss:
+        """The gradients of these rows, and their loss."""
         state, scale = self.state, self.state.scale
         losses = []
         with self._only_own():
@@ -160,6 +167,16 @@ class _Phase:
                     objective = loss.mean / self.micro
                     (objective if scale is None else objective * scale.value).backward()
                 losses.append(Loss(loss.value.detach(), loss.weight.detach(), loss.level, loss.scalars))
+        return _join(losses)
+
+    def update(self, loss: Loss, finite: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The step by these gradients; the loss and the gradients' norm.
+
+        Args:
+            loss: of these rows.
+            finite: the share of the processes whose losses are; None: nothing is scaled, and nothing asks.
+        """
+        scale = self.state.scale
         taken = guarded_step(
             self.optimizer,
             self.own,
@@ -167,17 +184,16 @@ class _Phase:
             lr=self.lr,
             scale=None if scale is None else scale.value,
         )
-        whole = _join(losses)
-        self._note(whole, taken.finite)
-        return whole.mean.detach(), taken.norm
+        if scale is not None and finite is not None:
+            # A forward pass that is not finite is not an overflow of the scale: halving that would not mend it.
+            # All processes look at all rows: their scales must stay one.
+            scale.update(taken.finite | (finite < 1))
+        self._note(loss, taken.finite)
+        return loss.mean.detach(), taken.norm
 
     def _note(self, loss: Loss, finite: Tensor) -> None:
         """Keep account on the device: nothing here waits for it."""
         state = self.state
-        if state.scale is not None:
-            # A forward pass that is not finite is not an overflow of the scale: halving that would not mend it.
-            # All processes look at all rows: their scales must stay one.
-            state.scale.update(finite | (self.run.mean(loss.value.isfinite().all().float()) < 1))
         bad = state.bad[self.number]
         streak = torch.where(finite, 0, bad[0] + 1)
         bad.copy_(torch.stack([streak, torch.maximum(bad[1], streak), bad[2] + ~finite]))
@@ -188,6 +204,39 @@ class _Phase:
             else:
                 state.scalars[k] = now
         state.window[self.number] += torch.where(finite, by_logsnr(loss), 0.0)
+
+
+class _InTwo:
+    """A phase's step as two graphs, between which processes exchange gradients: one that holds NCCL's work may hang."""
+
+    def __init__(self, phase: _Phase) -> None:
+        self._phase = phase
+        self._backward = Captured(self._flat_backward, phase.run.device)
+        self._update = Captured(self._flat_update, phase.run.device)
+        self._loss: Any = None
+        self._gradients: list[Tensor] = []
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        self._loss, flat = self._backward(batch)
+        taken: tuple[Tensor, Tensor] = self._update({"flat": self._phase.run.mean(flat)})
+        return taken
+
+    def _flat_backward(self, batch: Batch) -> tuple[Loss, Tensor]:
+        """The loss; and as one vector all gradients, and whether the loss is finite."""
+        loss = self._phase.backward(batch)
+        self._gradients = [p.grad for p in self._phase.own if p.grad is not None]
+        return loss, torch.cat([*(g.reshape(-1) for g in self._gradients), _finite(loss).reshape(1)])
+
+    def _flat_update(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        *means, finite = torch.split(given["flat"], [*(g.numel() for g in self._gradients), 1])
+        for gradient, mean in zip(self._gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return self._phase.update(self._loss, finite[0])
+
+
+def _finite(loss: Loss) -> Tensor:
+    """1 where the losses of all rows are finite, else 0."""
+    return loss.value.isfinite().all().float()
 
 
 def check_capturable(recipe: Recipe, run: Runtime) -> None:

@@ -25,7 +25,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 GPU = torch.device("cuda")
 
 
-def trained(captured: bool, *changes: str, compiled: bool = False, choice: Any = "eager") -> tuple[State, list[float]]:
+class Two(Runtime):
+    """As one of two processes, that have the same rows."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value.clone()
+
+
+def trained(
+    captured: bool, *changes: str, compiled: bool = False, choice: Any = "eager", run: Runtime = Runtime(GPU)
+) -> tuple[State, list[float]]:
     recipe = recipes.load("digits")[0]
     for change in ("model.net.width=16", "samples=1280", "model.net.dropout=0.2", *changes):
         recipe = override(recipe, change)
@@ -34,7 +43,7 @@ def trained(captured: bool, *changes: str, compiled: bool = False, choice: Any =
         state.compile()
     stream = batches(recipe.data.load().train, recipe.batch, seed=0, device=GPU)
     with kernels.using(choice):
-        losses = [float(p.loss) for p in train(recipe, state, stream, Runtime(GPU), captured=captured)]
+        losses = [float(p.loss) for p in train(recipe, state, stream, run, captured=captured)]
     return state, losses
 
 
@@ -50,6 +59,13 @@ def test_captured_steps_are_the_steps(optim: str, choice: str) -> None:
     for k, x in a.named.items():
         torch.testing.assert_close(b.named[k], x, rtol=1e-2, atol=2e-3)
     assert len(set(replayed)) == len(replayed)
+
+
+def test_steps_of_several_processes_are_two_graphs_and_the_same_steps() -> None:
+    (a, plain), (b, replayed) = (trained(True, choice="fused", run=run) for run in (Runtime(GPU), Two(GPU, 0, 2)))
+    assert plain == pytest.approx(replayed, rel=2e-3)
+    for k, x in a.named.items():
+        torch.testing.assert_close(b.named[k], x, rtol=1e-2, atol=2e-3)
 
 
 def test_captured_steps_of_a_compiled_network_with_kernels() -> None:
