@@ -41,7 +41,7 @@ from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime, default_precision, launch
 from unnoise.spec import Build
 from unnoise.state import State
-from unnoise.train import NonFinite, Progress, check_capturable, train
+from unnoise.train import NonFinite, Progress, advice, check_capturable, train
 
 CPU = torch.device("cpu")
 CODEC = Image(shape=(1, 8, 8), low=0, high=16)
@@ -291,6 +291,17 @@ def test_steps_of_several_processes_can_be_recorded_but_of_sharded_networks_not(
     check_capturable(recipe, first)
     with pytest.raises(UserError, match="--capture is for networks that each process holds whole"):
         check_capturable(recipe, first.sharding())
+
+
+def test_who_trains_on_a_gpu_is_told_what_would_be_faster() -> None:
+    recipe, gpu = plain(objective=Denoising(density=LogNormalSigma())), Runtime(torch.device("cuda"))
+    assert (
+        advice(recipe, gpu, False, False) == "faster on a GPU: --compile --capture, once that has compiled for a minute"
+    )
+    assert advice(recipe, gpu, True, False) == "faster on a GPU: --capture"
+    assert advice(recipe, gpu, True, True) is advice(recipe, Runtime(), False, False) is None
+    clocked = plain(objective=Spoilt(NOISE, rank=0))
+    assert advice(clocked, gpu, False, False) is advice(recipe, Runtime(gpu.device, 0, 2, True), False, False) is None
 
 
 @pytest.mark.parametrize(("kind", "name"), list(product(KINDS, DISTRIBUTED)))

@@ -22,7 +22,7 @@ from unnoise.runtime import Runtime, default_precision, pick_device, precision_o
 from unnoise.session import Session, whole_batches
 from unnoise.spec import build
 from unnoise.state import State
-from unnoise.train import check_capturable
+from unnoise.train import advice, check_capturable
 
 MEASURED_BY = 2048
 """Items of a lazy column that a codec measures its numbers by."""
@@ -95,6 +95,8 @@ def start(
     }
     session = Session(recipe, path, run, state, data, facts, loggers, workers)
     session.prepare()
+    if run.is_main and (line := advice(recipe, run, compiled, captured)):
+        say(line)
     session.save()
     session.loop()
     return state
