@@ -140,13 +140,32 @@ def test_other_settings_upload_nothing(changes: dict[str, Any], precision: torch
     check_step(replace(recipes.load("digits")[0], **changes), precision)
 
 
-def check_step(recipe: Recipe, precision: torch.dtype | None = None) -> None:
+class Two(Runtime):
+    """As one of two processes."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value.clone()
+
+
+@pytest.mark.parametrize("precision", [None, torch.float16])
+def test_a_step_of_several_processes_uploads_nothing(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype | None
+) -> None:
+    """Two graphs, and what is exchanged between them."""
+    monkeypatch.setattr("unnoise.train.Captured", lambda call, device: call)
+    monkeypatch.setattr("unnoise.train.check_capturable", lambda recipe, run: None)
+    check_step(recipes.load("digits")[0], precision, Two(META, 0, 2), captured=True)
+
+
+def check_step(
+    recipe: Recipe, precision: torch.dtype | None = None, run: Runtime = Runtime(META), captured: bool = False
+) -> None:
     """A second step of training moves nothing: the first may make what is made once."""
     parts = recipe.components()
     batch = {k: v.to(META) for k, v in rows(parts, recipe.batch).items()}
     with uploads() as found:
         state = State(recipe, 0, META, recipe.samples, precision, components=parts)
-        steps = train(recipe, state, iter([batch, batch]), Runtime(META))
+        steps = train(recipe, state, iter([batch, batch]), run, captured=captured)
         next(steps)
         found.clear()
         next(steps)
