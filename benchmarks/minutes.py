@@ -32,6 +32,7 @@ from typing import Any
 
 import record
 import torch
+from throughput import wait
 
 from unnoise import recipes
 from unnoise.data.dataset import Dataset, loaded
@@ -97,7 +98,7 @@ class Trunk:
             began = time.perf_counter()
             for n, _ in enumerate(train(self.recipe, state, stream, Runtime(self.device), captured=self.captured), 1):
                 if not clock.samples or n % 10 == 0:
-                    self._wait()
+                    wait(self.device)
                 now = time.perf_counter()
                 if not clock.samples:
                     clock.first = now - began
@@ -112,12 +113,8 @@ class Trunk:
                     self.kept.append((state.seen, own))
                 if until is not None and clock.seconds >= until:
                     break
-            self._wait()
+            wait(self.device)
             clock.seconds += time.perf_counter() - began
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
     def end(self, samples: float) -> None:
         """The run is to end after so many samples, made whole batches; its rate decays accordingly."""

@@ -289,6 +289,7 @@ def programs(shape: Shape, device: torch.device) -> dict[str, Callable[[], Progr
 
 
 def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

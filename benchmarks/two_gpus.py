@@ -27,6 +27,7 @@ from typing import Any
 
 import record
 import torch
+from throughput import wait
 
 from unnoise import checkpoint, recipes
 from unnoise.core.denoiser import Preconditioned
@@ -90,12 +91,6 @@ def rate(steps: Iterator[Any], skip: int, seconds: float, run: Runtime) -> float
         wait(run.device)
         count += 4
     return count / (time.perf_counter() - began)
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def memory(device: torch.device) -> float:

@@ -32,6 +32,7 @@ from unnoise.core.schedule import Karras
 from unnoise.data import Digits
 from unnoise.data.stream import batches, items
 from unnoise.errors import UserError
+from unnoise.forecast import advice
 from unnoise.judges.classifier import Classification
 from unnoise.modality import Image, Labels, Plain
 from unnoise.nets import MLP, Autoencoder, ConvClassifier, PatchDiscriminator, UNet
@@ -41,7 +42,7 @@ from unnoise.recipe import Phase, Recipe
 from unnoise.runtime import Runtime, default_precision, launch
 from unnoise.spec import Build
 from unnoise.state import State
-from unnoise.train import NonFinite, Progress, advice, check_capturable, train
+from unnoise.train import NonFinite, Progress, check_capturable, train
 
 CPU = torch.device("cpu")
 CODEC = Image(shape=(1, 8, 8), low=0, high=16)

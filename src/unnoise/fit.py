@@ -15,6 +15,7 @@ from pathlib import Path
 from unnoise import checkpoint, shipped
 from unnoise.data.dataset import loaded
 from unnoise.errors import UserError
+from unnoise.forecast import advice
 from unnoise.log import Logger, say
 from unnoise.model import Model
 from unnoise.recipe import Recipe
@@ -22,7 +23,7 @@ from unnoise.runtime import Runtime, default_precision, pick_device, precision_o
 from unnoise.session import Session, whole_batches
 from unnoise.spec import build
 from unnoise.state import State
-from unnoise.train import advice, check_capturable
+from unnoise.train import check_capturable
 
 MEASURED_BY = 2048
 """Items of a lazy column that a codec measures its numbers by."""

@@ -1,4 +1,4 @@
-"""What a run will take, found out before its first step."""
+"""What a run will take, and what would make it faster, found out before its first step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Dataset
+from unnoise.errors import UserError
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
 from unnoise.state import State
+from unnoise.train import check_capturable
 
 
 def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: Mapping[str, Any]) -> str:
@@ -40,6 +42,19 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
         f"{recipe.name}: {parameters:,} parameters; {len(data):,} items to train on, {held_out:,} held out; {samples} "
         f"in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB, {minutes:.2g} minutes"
     )
+
+
+def advice(recipe: Recipe, run: Runtime, compiled: bool, captured: bool) -> str | None:
+    """What would make a run faster that is about to begin on a GPU; None where nothing is left out that would."""
+    try:
+        check_capturable(recipe, run)
+    except UserError:
+        return None
+    left_out = [flag for flag, used in (("--compile", compiled), ("--capture", captured)) if not used]
+    if not left_out:
+        return None
+    after = "" if compiled else ", once that has compiled for a minute"
+    return f"faster on a GPU: {' '.join(left_out)}{after}"
 
 
 def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[float, int]:

@@ -239,19 +239,6 @@ def _finite(loss: Loss) -> Tensor:
     return loss.value.isfinite().all().float()
 
 
-def advice(recipe: Recipe, run: Runtime, compiled: bool, captured: bool) -> str | None:
-    """What would make a run faster that is about to begin on a GPU; None where nothing is left out that would."""
-    try:
-        check_capturable(recipe, run)
-    except UserError:
-        return None
-    left_out = [flag for flag, used in (("--compile", compiled), ("--capture", captured)) if not used]
-    if not left_out:
-        return None
-    after = "" if compiled else ", once that has compiled for a minute"
-    return f"faster on a GPU: {' '.join(left_out)}{after}"
-
-
 def check_capturable(recipe: Recipe, run: Runtime) -> None:
     """Refuse what a graph would freeze or cannot hold; Raises UserError."""
     require_cuda(run.device)
