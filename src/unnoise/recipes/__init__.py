@@ -48,7 +48,7 @@ def load(name: str, **given: Any) -> tuple[Recipe, list[type]]:
         if not callable(getattr(module, "recipe", None)):
             raise UserError(f"{name} defines no function recipe() that returns a Recipe")
     elif name not in names():
-        raise UserError(f"unknown recipe {name!r}{nearest(name, names())}; a file of your own ends in .py")
+        raise UserError(f"unknown recipe {name!r}{nearest(name, names())} (a file of your own ends in .py)")
     else:
         module = importlib.import_module(f"{__name__}.{name}")
     taken = {k: v for k, v in given.items() if k in inspect.signature(module.recipe).parameters}
