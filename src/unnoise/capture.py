@@ -77,8 +77,7 @@ class Captured:
             ):
                 self._out = self._call(self._inputs)
         except RuntimeError as e:
-            reason = str(e).splitlines()[0]
-            raise UserError(f"this cannot be recorded as a CUDA graph ({reason}): leave --capture out") from e
+            raise UserError(f"this cannot be recorded as a CUDA graph ({_reason(e)}): leave --capture out") from e
         self._graph = graph
 
     def _take(self, inputs: Mapping[str, Tensor]) -> None:
@@ -98,6 +97,13 @@ class Captured:
         with torch.cuda.stream(own):
             yield
         outer.wait_stream(own)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first: a recording that was spoilt fails a second time when it ends."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class _Streams(threading.local):
