@@ -68,7 +68,7 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
 
     def keep(t: Tensor) -> Tensor:
         kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
+        return t.detach()  # itself, a result would hold the graph that holds it, and a parameter's place on a stream
 
     seconds = 0.0
     buffers = [(b, b.clone()) for m in state.networks.values() for b in m.buffers()]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unnoise import recipes
+from unnoise import fit, recipes
 from unnoise.capture import Captured
+from unnoise.data import Digits
 from unnoise.data.stream import batches
+from unnoise.modality import Image
 from unnoise.model import Model
 from unnoise.nets import UNet, kernels
 from unnoise.override import override
@@ -72,6 +76,15 @@ def test_captured_steps_of_a_compiled_network_with_kernels() -> None:
     (_, plain), (_, replayed) = (trained(c, compiled=c, choice="fused") for c in (False, True))
     assert plain == pytest.approx(replayed, rel=5e-2)  # other dropout masks
     assert replayed[-1] < 0.9 * replayed[0]
+
+
+def test_a_run_is_recorded_after_its_forecast(tmp_path: Path) -> None:
+    """Of an objective with networks of its own, whose graph a forecast would keep alive if it held its results."""
+    recipe: Any = recipes.load("cifar10_likelihood")[0]
+    net = recipe.model.args["net"].replace(channels=1, width=16, blocks=1, head_width=16, octaves=(3, 4))
+    recipe = replace(recipe, data=Digits(), codec=Image(shape=(1, 8, 8), low=0, high=16), batch=64, augment=None)
+    recipe = replace(recipe, model=recipe.model.replace(net=net))
+    assert fit.start(recipe, tmp_path / "run", Runtime(GPU), samples=640, captured=True).seen == 640
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -1,5 +1,6 @@
 """The recipe of likelihood: as it stands, and shrunk to digits, trained, stopped, gone on with and measured."""
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from unnoise import checkpoint, fit
 from unnoise.core.learned import LearnedSchedule
+from unnoise.core.objective import Loss
+from unnoise.core.variational import VariationalBound
 from unnoise.data import Digits
 from unnoise.data.stream import batches
 from unnoise.evaluation import measure
+from unnoise.forecast import forecast
 from unnoise.modality import Image
 from unnoise.model import Model
 from unnoise.recipe import Recipe
@@ -62,6 +67,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit.start(digits(), path, Runtime(), samples=12_800)
     fit.resume(path, Runtime(), samples=19_200)
     return path
+
+
+def test_a_forecast_leaves_no_graph_behind() -> None:
+    """One that lives on would keep a parameter's gradient at home on its stream, and no step could be recorded."""
+
+    def accumulator(p: Tensor) -> Any:
+        return p.view_as(p).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+
+    recipe = digits()
+    state = State(recipe, 0, torch.device("cpu"), None)
+    parameters = {k: x for m in state.networks.values() for k, x in m.named_parameters()}
+
+    class Marking(VariationalBound):
+        def __call__(self, *arguments: Any) -> Loss:
+            loss = super().__call__(*arguments)
+            for p in parameters.values():
+                accumulator(p).metadata["forecast"] = True
+            return loss
+
+    recipe = replace(recipe, objective=Marking(density="schedule"))
+    assert forecast(recipe, state, Digits().load(), Runtime(), {"precision": "float32", "minutes": 1})
+    gc.collect()
+    assert not [k for k, p in parameters.items() if "forecast" in accumulator(p).metadata]
 
 
 def test_training_lowers_the_bound_and_moves_the_schedule(run: Path) -> None:
