@@ -53,10 +53,10 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
         trunk.advance(o.seconds * (1 - rate.decay))
     trunk.end(trunk.state.seen / (1 - rate.decay) if o.samples is None else o.samples)
     trunk.advance(None)
-    fitted, averages = fit(trunk, o), {}
+    fitted, averages, [way] = fit(trunk, o), {}, trunk.ways
     for width in recipe.widths if o.n else ():
         trunk.average = width
-        averages[f"{width:g}"] = measured(trunk, trunk.ways[0], o.n, 1, o, CHOOSING)
+        averages[f"{width:g}"] = measured(trunk, way, o.n, 1, o, CHOOSING)
     return {
         "parameters": sum(p.numel() for p in trunk.state.components["model"].parameters()),
         "seen": trunk.state.seen,

@@ -13,8 +13,8 @@ samples in the last way. "fit" is the training's loss of averaged weights on tra
 levels and noise: how far apart they are is what was learned by heart. "shares" are plain statistics of the samples as
 shares of those of the training data: a distance does not say in which direction samples are off. Each point is measured
 in each --way: a name and assignments to what the recipe's `Sampling` says, separated by semicolons (autoguidance=1.8;
-weaker=0.2; steps=24). With --choose N only the first way and the best of the others are: the best by the judge's first
-figure of N samples from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last
+weaker=0.2; steps=24). With --choose N only the first way and the best of the others are: the best by the first
+distance of N samples from seeds that are not reported. What --save keeps, a model a point, as it is sampled in the last
 of these ways, `unnoise sample` and `evaluate` read.
 """
 
@@ -38,6 +38,8 @@ from unnoise import recipes
 from unnoise.data.dataset import Dataset, loaded
 from unnoise.data.stream import batches
 from unnoise.evaluate import loss_by_level
+from unnoise.judges import Distances
+from unnoise.judges.several import each
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
@@ -154,6 +156,16 @@ class Trunk:
         return Model(
             parts["model"], parts["codec"], parts["process"], parts.get("conditioner"), sampling, facts, weaker
         )
+
+
+def ruler(recipe: Recipe) -> Distances:
+    """The recipe's first judge, which must be one of distances: by its first figure ways to sample are compared."""
+    judge = None if recipe.judge is None else each(recipe.judge)[0]
+    if not isinstance(judge, Distances):
+        raise SystemExit(
+            f"the judge of {recipe.name} measures no distances first, which ways to sample are compared by"
+        )
+    return judge
 
 
 def keep(trunk: Trunk, folder: Path) -> None:
@@ -296,6 +308,8 @@ def main() -> None:
     for assignment in (*o.set, *([f"judge={o.judge}"] if o.judge else [])):
         recipe = override(recipe, assignment)
     decay = decay_of(recipe)
+    if o.choose:
+        ruler(recipe)
     points: list[dict[str, Any]] = []
     result: dict[str, Any] = {"points": points}
     with kernels.using(o.kernels):

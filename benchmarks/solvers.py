@@ -20,12 +20,10 @@ from pathlib import Path
 
 import record
 import torch
-from minutes import CHOOSING, plain_statistics, shares, told, ways
+from minutes import CHOOSING, plain_statistics, ruler, shares, told, ways
 
 from unnoise.data.dataset import loaded
 from unnoise.evaluate import compared
-from unnoise.judges import Distances
-from unnoise.judges.several import each
 from unnoise.metrics.figure import as_json
 from unnoise.model import Model
 from unnoise.nets import kernels
@@ -56,11 +54,7 @@ def main() -> None:
         model.compile()
     recipe: Recipe = build(model.facts["recipe"], lazy=True)
     chosen = ways(replace(recipe, sampling=model.sampling), o.way)
-    judge = next((j for j in each(recipe.judge) if isinstance(j, Distances)), None)
-    if judge is None:
-        raise SystemExit(
-            f"the judge of {recipe.name} measures no distances of samples, which is what ways are compared by"
-        )
+    judge = ruler(recipe)
     data, reader = recipe.data.load(), judge.features.load(device)
     trial = Trial(o.n, seed=CHOOSING, settings={"batch": o.batch, "captured": o.capture}, run=Runtime(device))
     real = references(reader, data, judge.compared, trial)
