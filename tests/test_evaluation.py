@@ -307,6 +307,33 @@ def test_a_trained_run_keeps_its_training(cli: Cli, tiny: Path) -> None:
     refused(cli("evaluate", tiny, *FEW, "--history", -1), "--history must not be negative, got -1")
 
 
+def test_a_history_that_cannot_be_is_refused_before_anything_is_measured(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "run")
+    last = tmp_path / "run" / "ema" / "1920.safetensors"
+    last.write_bytes(last.read_bytes()[:1000])
+    refused(cli("evaluate", "run", *FEW, "--history", 2, "--out", "found"), "ema/1920.safetensors")
+    shutil.rmtree(last.parent)
+    refused(cli("evaluate", "run", *FEW, "--history", 2, "--out", "found"), "run kept no averages as training went on")
+    assert not (tmp_path / "found").exists()
+
+
+def test_figures_are_kept_where_the_history_is_stopped(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, calls = Classifier.__call__, list[int]()
+
+    def stopped(self: Classifier, *given: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return call(self, *given)
+
+    monkeypatch.setattr(Classifier, "__call__", stopped)
+    done = cli("evaluate", tiny, *FEW, "--history", 2, "--out", "found")
+    assert done.code == 130 and "read as asked" in done.out
+    assert Evaluation.read(tmp_path / "found").figures and not Evaluation.read(tmp_path / "found").history
+
+
 # Two processes --------------------------------------------------------------------------------------------------------
 
 WORKER = """

@@ -244,21 +244,28 @@ def evaluate(o: argparse.Namespace) -> None:
         if judge is None:
             raise UserError(f"the recipe {recipe.name} names no judge to read its samples by")
         data, out = recipe.data.load(), o.out or o.run
+
+        def earlier(judge: Any, trial: Trial) -> Any:
+            sampling = model.settings(**settings)
+            weaker = None if sampling.autoguidance == 1 else sampling.weaker
+            return history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker, model.precision)
+
+        if o.history:  # read all that it is made of before anything is measured
+            earlier(lambda *_: (), Trial(1, run=run))
         out.mkdir(parents=True, exist_ok=True)
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
         given = {"batch": o.batch, **settings, **({"captured": True} if o.capture else {})}
         trial = Trial(o.n or judge.count, o.repeats, o.seed, given, say, run)
         found = measure(model, judge, data, trial)
         found = replace(found, measured={**found.measured, "set": o.set})
+        if run.is_main:  # before the history, which may take long
+            found.save(out)
+            print(table(found.figures), flush=True)
         if o.history:
-            sampling = model.settings(**settings)
-            weaker = None if sampling.autoguidance == 1 else sampling.weaker
-            then = history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker, model.precision)
-            found = replace(found, history=then)
+            found = replace(found, history=earlier(judge, trial))
         if not run.is_main:
             return
         found.save(out)
-        print(table(found.figures))
         print(f"protocol {found.hash}; {report.of_run(o.run, found, model, data, trial, o.out)}")
 
 
