@@ -751,6 +751,29 @@ def test_a_bad_gradient_is_named() -> None:
         list(train(recipe, State(recipe, 0, CPU, 800), points(recipe), Runtime()))
 
 
+@dataclass
+class Once:
+    """Another objective, with an infinite gradient in its first calls and none after; it notes how many rows it saw."""
+
+    inner: Objective
+    calls: int
+    rows: int = 0
+
+    def __call__(self, components: Components, batch: Batch, rng: Rng, seen: int) -> Loss:
+        self.calls, self.rows = self.calls - 1, max(self.rows, len(batch["x"]))
+        loss = self.inner(components, batch, rng, seen)
+        return loss if self.calls < 0 else loss._replace(value=loss.value * math.inf)
+
+
+def test_what_is_finite_when_run_once_more_is_no_layers_fault() -> None:
+    """In pieces, as in training: a batch that needs them would be out of memory, which says nothing."""
+    objective = Once(NOISE, calls=2 * 4)
+    recipe = vectors(objective=objective, patience=2, micro=4)
+    with pytest.raises(NonFinite, match=r"after 8 samples.*run once more, was finite: leave --compile and --capture"):
+        list(train(recipe, State(recipe, 0, CPU, 800), points(recipe), Runtime()))
+    assert objective.rows == recipe.batch // 4
+
+
 def test_a_bad_step_now_and_then_is_survived() -> None:
     recipe = vectors(patience=3, samples=160)
     state = State(recipe, 0, CPU, 160)

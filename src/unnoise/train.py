@@ -90,11 +90,11 @@ def train(
                 if step % phase.every == 0:
                     taken = phase.step(batch)
                     first = first or taken
-        state.seen += recipe.batch
-        state.ema.update(state.named, state.seen, recipe.batch)
         assert first is not None
         if (step + 1) % check_every == 0 and int(state.bad[:, 1].max()) >= recipe.patience:
-            raise NonFinite(_blame(phases, batch, state, recipe))
+            raise NonFinite(_blame(phases, batch, state))
+        state.seen += recipe.batch
+        state.ema.update(state.named, state.seen, recipe.batch)
         yield Progress(state.seen, state.total, *first)
 
 
@@ -283,15 +283,14 @@ def _agreed(found: Sequence[str], run: Runtime) -> str | None:
     return (repr(found[0]) if found else "one of another process") if run.any(bool(found)) else None
 
 
-def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe) -> str:
-    """Run the phases once more, eagerly, with a look at every layer: which is the first that is not finite?"""
+def _blame(phases: Sequence[_Phase], batch: Batch, state: State) -> str:
+    """Run the last step once more, eagerly, with a look at every layer: which is the first that is not finite?"""
     streak = int(state.bad[:, 1].max())
     start = (
-        f"training ended: {streak} steps in a row had gradients that are not finite, at {state.seen} samples. "
+        f"training ended: {streak} steps in a row had gradients that are not finite, after {state.seen} samples. "
         "The weights and the last checkpoint are whole. "
     )
     found: list[str] = []
-    before = state.seen - recipe.batch
 
     def hook(name: str) -> Any:
         def look(module: nn.Module, args: Any, out: Any) -> None:
@@ -313,12 +312,8 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
             if not list(m.children())
         ]
         try:
-            with (
-                uncompiled(),
-                own_generators(phase.run.device, state.seed, before, phase.run.rank),
-            ):
-                loss = phase.phase.objective(state.components, batch, phase.rng(batch), before)
-                loss.mean.backward()  # type: ignore[no-untyped-call]
+            with uncompiled(), own_generators(run.device, state.seed, state.seen, run.rank):
+                loss = phase.backward(batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -331,4 +326,6 @@ def _blame(phases: Sequence[_Phase], batch: Batch, state: State, recipe: Recipe)
                 return (
                     f"{start}Every output is finite, the gradient of {name!r} is not: lower optim.lr, or take bfloat16"
                 )
-    return f"{start}Run again eagerly the last batch is finite: a kernel or the precision is at fault; try --no-compile"
+    return (
+        f"{start}The last step, run once more, was finite: leave --compile and --capture out, or take --precision fp32"
+    )
