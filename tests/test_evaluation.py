@@ -307,6 +307,15 @@ def test_a_trained_run_keeps_its_training(cli: Cli, tiny: Path) -> None:
     refused(cli("evaluate", tiny, *FEW, "--history", -1), "--history must not be negative, got -1")
 
 
+def test_what_is_found_of_a_checkpoint_outlives_it(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    """Checkpoints are pruned as training goes on."""
+    shutil.copytree(tiny, tmp_path / "run")
+    there = sorted((tmp_path / "run").rglob("*"))
+    done = cli("evaluate", "run/checkpoints/1920", *FEW)
+    assert done.code == 0 and done.out.endswith("; evaluation-1920/report.html\n")
+    assert Evaluation.read(tmp_path / "evaluation-1920").figures and sorted((tmp_path / "run").rglob("*")) == there
+
+
 def test_a_history_that_cannot_be_is_refused_before_anything_is_measured(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "run")
     last = tmp_path / "run" / "ema" / "1920.safetensors"

@@ -165,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="also measure K of the averages that the run kept as training went on (default 0)",
     )
-    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="where to write what was found (default RUN)")
+    evaluate.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to write (default RUN; ./evaluation-N for checkpoint N)"
+    )
     evaluate.set_defaults(run_command=commands.evaluate)
 
     compare = add("compare", help="two evaluations side by side", description=commands.compare.__doc__)

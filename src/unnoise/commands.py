@@ -231,6 +231,8 @@ def evaluate(o: argparse.Namespace) -> None:
         settings = _settings(o, model)
         if o.out is None and not o.run.exists():
             raise UserError(f"{o.run} comes with the package, where nothing is written: say where to, --out FOLDER")
+        if o.out is None and (o.run / "../../latest").is_file():  # checkpoints are pruned
+            o.out = Path(f"evaluation-{o.run.name}")
         if "recipe" not in model.facts:
             raise UserError(
                 f"{o.run} is a saved model, not a run: it does not say what data and judge it is measured by"
