@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ def train(o: argparse.Namespace) -> None:
     recipe, types = recipes.load(o.recipe, **{k: v for k, v in asked.items() if v is not None})
     for assignment in o.set:
         recipe = override(recipe, assignment)
-    if o.minutes is not None and not o.minutes > 0:
-        raise UserError(f"--minutes must be positive, got {o.minutes}")
+    if o.minutes is not None and not 0 < o.minutes < math.inf:
+        raise UserError(f"--minutes must be positive and finite, got {o.minutes}")
     _at_least_one("--samples", o.samples)
     out = o.out or RUNS / recipe.name
     with launch(o.device) as run:
