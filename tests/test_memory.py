@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS and /proc/meminfo are Linux's")
+
 SCRIPT = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
@@ -16,7 +18,16 @@ sys.exit(main(["train", "digits", "--device", "cpu", "--out", sys.argv[1], "-s",
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is Linux's")
+def test_a_batch_that_a_host_cannot_hold_is_not_tried(tmp_path: Path) -> None:
+    """It would end the process without a word: a few rows tell. One batch of these takes hundreds of gigabytes."""
+    settings = ("-s", "batch=200000", "-s", "model.net.width=256", "--samples", "200000")
+    command = [sys.executable, "-m", "unnoise", "train", "digits", "--device", "cpu", "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "out of memory with batches of 200000" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_out_of_memory_names_batch_size_and_three_remedies(tmp_path: Path):
     out = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(out)], capture_output=True, text=True, check=False)

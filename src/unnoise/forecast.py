@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,34 +59,51 @@ def advice(recipe: Recipe, run: Runtime, compiled: bool, captured: bool) -> str 
     return f"faster on a GPU: {' '.join(left_out)}{after}"
 
 
+def _memory() -> float:
+    """Bytes that this host can still give, where it says so (Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    kibibytes = {k: int(v.split()[0]) for k, _, v in (line.partition(":") for line in lines)}
+    return 1024 * (kibibytes["MemAvailable"] + kibibytes["SwapFree"])
+
+
 def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[float, int]:
     """Seconds that a step takes here, and bytes that are kept for its backward pass."""
     device = run.device
-    rows = recipe.batch // run.world // recipe.micro
-    batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
-    batch["position"] = torch.arange(rows, device=device)
-    rng = Rng.of(range(rows), device)
+    whole = recipe.batch // run.world // recipe.micro
     kept: dict[int, int] = {}
 
     def keep(t: Tensor) -> Tensor:
         kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t.detach()  # itself, a result would hold the graph that holds it, and a parameter's place on a stream
 
-    seconds = 0.0
+    def once(rows: int) -> tuple[float, int]:
+        kept.clear()
+        batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
+        batch["position"] = torch.arange(rows, device=device)
+        rng, began = Rng.of(range(rows), device), time.perf_counter()
+        shown = batch if recipe.augment is None else recipe.augment(batch, rng)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            loss = recipe.objective(state.components, shown, rng, 0).mean
+        loss.backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began, sum(kept.values())
+
     buffers = [(b, b.clone()) for m in state.networks.values() for b in m.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for _ in range(2):  # the first pass pays for warming up
-            began = time.perf_counter()
-            shown = batch if recipe.augment is None else recipe.augment(batch, rng)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-                loss = recipe.objective(state.components, shown, rng, 0).mean
-            loss.backward()  # type: ignore[no-untyped-call]
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - began
+        if device.type == "cpu" and whole > 4:
+            # A GPU says when its memory is used up; a host ends the process without a word.
+            few, more = (once(rows)[1] for rows in (2, 4))
+            if more + (more - few) / 2 * (whole - 4) > _memory():
+                raise MemoryError
+        once(whole)  # pays for warming up
+        seconds, held = once(whole)
     for m in state.networks.values():
         m.zero_grad(set_to_none=True)
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
-    return seconds * recipe.micro, sum(kept.values())
+    return seconds * recipe.micro, held

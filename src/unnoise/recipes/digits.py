@@ -1,4 +1,4 @@
-"""Class-conditional handwritten digits, 8x8: what `make demo` trains, in about a minute and a half on two cores.
+"""Class-conditional handwritten digits, 8x8: what `make demo` trains, in a minute on two cores.
 
 Measured by `make demo` (seed 0, samples from seed 1000000, two CPU cores, PyTorch 2.13), beside held-out real digits:
 99.0 +- 0.3 % read as asked (98.6 %), worst class 97.0 % (93.6 %), Frechet distance to half of the real data 0.56 of
