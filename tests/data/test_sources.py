@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_numbers_of_any_kind(tmp_path: Path, kind: str, becomes: torch.dtype) ->
     [
         ({"y": GOOD}, r"has no array 'x', only \['y'\]: save with np.savez"),
         ({}, "has no array 'x', only nothing"),
-        ({"x": np.array([{}])}, "not a readable npz file.*allow_pickle"),
+        ({"x": np.array([{}])}, r"own\.npz holds Python objects, which are not read: save arrays of numbers"),
         ({"x": np.array(["a"])}, "needs numbers"),
         ({"x": np.float32(3)}, "with 0 axes"),
         ({"x": GOOD.astype(complex)}, "is complex128"),
@@ -150,18 +151,23 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path, x=GOOD)
     content = Path(whole.path).read_bytes()
     np.save(tmp_path / "array.npy", GOOD)
-    middle = len(content) // 2
     damaged = content[:80] + bytes([content[80] ^ 255]) + content[81:]
-    for name, data in {
-        "empty": b"",
-        "text": b"hello",
-        "cut": content[:middle],
-        "flipped": damaged,
-        "npy": (tmp_path / "array.npy").read_bytes(),
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as pictures:
+        pictures.writestr("a.png", b"no array")
+    for name, (data, message) in {
+        "empty": (b"", "is not a readable npz file but no archive of arrays: save with np.savez"),
+        "text": (b"hello", "is not a readable npz file but no archive of arrays"),
+        "cut": (content[: len(content) // 2], "is damaged or cut short: File is not a zip file: fetch it again"),
+        "flipped": (damaged, "is damaged or cut short: .*: fetch it again"),
+        "npy": (
+            (tmp_path / "array.npy").read_bytes(),
+            "is not a readable npz file but an npy file, which is one array: save with np.savez",
+        ),
+        "zip": ((tmp_path / "pictures.zip").read_bytes(), "is a zip, not an npz file: 'a.png' in it is no array"),
     }.items():
         file = tmp_path / f"{name}.npz"
         file.write_bytes(data)
-        with pytest.raises(UserError, match=rf"{name}\.npz is not a readable npz file"):
+        with pytest.raises(UserError, match=rf"{name}\.npz {message}"):
             Arrays(str(file)).load()
 
 

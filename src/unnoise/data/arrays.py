@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from unnoise.data.dataset import Dataset, require_finite, split
+from unnoise.data.home import read_arrays
 from unnoise.errors import UserError
 
 
@@ -44,15 +43,8 @@ def read_npz(path: str | Path) -> dict[str, Shaped[Tensor, "_ ..."]]:
     Raises:
         UserError: naming what is wrong; pickled objects are refused.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no such file: {path}")
-    try:
-        with Path(path).open("rb") as f, np.load(f, allow_pickle=False) as file:
-            arrays = {k: file[k] for k in file.files}
-    except (TypeError, ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as e:
-        raise UserError(f"{path} is not a readable npz file: {e}") from e
     columns = {}
-    for k, a in arrays.items():
+    for k, a in read_arrays(path).items():
         if a.dtype.kind not in "fiub" or a.ndim == 0:
             raise UserError(f"array {k!r} of {path} is {a.dtype} with {a.ndim} axes: needs numbers, one item a row")
         kind = np.uint8 if a.dtype == np.uint8 else np.float32 if a.dtype.kind == "f" else np.int64

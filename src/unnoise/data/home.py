@@ -130,13 +130,20 @@ def read_arrays(path: str | Path, *names: str) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise UserError(f"{path} is a folder, not an npz file" if path.is_dir() else f"no such file: {path}")
     try:
-        with path.open("rb") as f, np.load(f, allow_pickle=False) as file:
-            there = file.files
-            found = {k: file[k] for k in names or there if k in there}
-    except (TypeError, AttributeError, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as e:
-        raise UserError(f"{path} is not a readable npz file: {e}") from e
-    except (zipfile.BadZipFile, NotImplementedError) as e:
+        with path.open("rb") as f:
+            if not (head := f.read(6)).startswith(b"PK"):
+                kind = "an npy file, which is one array" if head == b"\x93NUMPY" else "no archive of arrays"
+                raise UserError(f"{path} is not a readable npz file but {kind}: save with np.savez(path, x=array)")
+            f.seek(0)
+            with np.load(f, allow_pickle=False) as file:
+                there = file.files
+                found = {k: file[k] for k in names or there if k in there}
+    except (ValueError, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as e:
+        if "allow_pickle" in str(e):
+            raise UserError(f"{path} holds Python objects, which are not read: save arrays of numbers") from e
         raise UserError(f"{path} is damaged or cut short: {e}: fetch it again") from e
+    if other := [k for k, a in found.items() if not isinstance(a, np.ndarray)]:
+        raise UserError(f"{path} is a zip, not an npz file: {other[0]!r} in it is no array")
     if missing := [k for k in names if k not in found]:
         raise UserError(f"{path} has no array {missing[0]!r}, only {sorted(there) or 'nothing'}")
     return found
