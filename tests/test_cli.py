@@ -355,6 +355,20 @@ def test_a_grid_an_archive_and_a_folder(cli: Callable[..., Result], tmp_path: Pa
     refused(cli(*asked, "--out", "x.png"), "x.png exists: choose another --out or remove it")
 
 
+def test_conditions_from_a_file(cli: Callable[..., Result], tiny: Path) -> None:
+    """Its column of this name, or else x."""
+    np.savez("label.npz", label=[4, 2])
+    np.savez("x.npz", x=[4, 2])
+    np.savez("y.npz", y=[4, 2])
+    for file in ("label", "x"):
+        asked = ["sample", tiny, "-n", 3, "--steps", 1, "--cond", f"label={file}.npz"]
+        assert cli(*asked, "--out", f"of-{file}.npz").code == 0
+        assert np.load(f"of-{file}.npz")["label"].tolist() == [4, 2, 4]
+    refused(
+        cli("sample", tiny, "--cond", "label=y.npz", "--out", "z"), r"y.npz has no array 'label' or 'x', only \['y'\]"
+    )
+
+
 def test_without_conditions_it_says_what_it_does(cli: Callable[..., Result], tmp_path: Path, tiny: Path) -> None:
     shutil.copytree(tiny, tmp_path / "run")
     done = cli("sample", "run", "-n", 12, "--steps", 1)

@@ -192,8 +192,8 @@ def conditions(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals or not text:
             raise UserError(f"--cond {pair!r} is not understood: write label=3, label=0,1,2 or label=all")
         if text.endswith(".npz"):
-            columns = read_npz(text)
-            cond[name] = columns.get(name, columns["x"])
+            columns = read_npz(text, (name, "x"))
+            cond[name] = columns[name if name in columns else "x"]
         else:
             cond[name] = "all" if text == "all" else [_number(name, v) for v in text.split(",")]
     return cond

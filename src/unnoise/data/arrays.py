@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +38,11 @@ class Arrays:
         return Dataset(*split(columns, self.held_out, self.seed), about=f"arrays of {Path(self.path).name}")
 
 
-def read_npz(path: str | Path) -> dict[str, Shaped[Tensor, "_ ..."]]:
+def read_npz(path: str | Path, either: Sequence[str] = ("x",)) -> dict[str, Shaped[Tensor, "_ ..."]]:
     """The arrays of an npz file as tensors: uint8 as it is, other integers as int64, floats as float32.
 
     Raises:
-        UserError: naming what is wrong; pickled objects are refused.
+        UserError: naming what is wrong, where there is none of `either` too; pickled objects are refused.
     """
     columns = {}
     for k, a in read_arrays(path).items():
@@ -49,8 +50,10 @@ def read_npz(path: str | Path) -> dict[str, Shaped[Tensor, "_ ..."]]:
             raise UserError(f"array {k!r} of {path} is {a.dtype} with {a.ndim} axes: needs numbers, one item a row")
         kind = np.uint8 if a.dtype == np.uint8 else np.float32 if a.dtype.kind == "f" else np.int64
         columns[k] = torch.from_numpy(a.astype(kind))
-    if "x" not in columns:
+    if not any(k in columns for k in either):
+        wanted = " or ".join(map(repr, either))
         raise UserError(
-            f"{path} has no array 'x', only {sorted(columns) or 'nothing'}: save with np.savez(path, x=...)"
+            f"{path} has no array {wanted}, only {sorted(columns) or 'nothing'}: "
+            f"save with np.savez(path, {either[0]}=...)"
         )
     return columns
