@@ -166,7 +166,7 @@ def test_no_answer_names_url_file_and_remedy(server: Server, tmp_path: Path) -> 
     )
     with pytest.raises(UserError, match=r"http://127.0.0.1:9/a cannot be reached: .*efused.*save it as"):
         fetch(Remote(("http://127.0.0.1:9/a",), "0" * 64, 1), tmp_path)
-    assert not names(tmp_path) - {"none.bin.part", "a.part"}
+    assert not names(tmp_path)
 
 
 def test_a_full_disk(server: Server, tmp_path: Path) -> None:
@@ -218,6 +218,22 @@ def test_the_data_folder_comes_before_the_cache(
     (tmp_path / "data" / "set").mkdir()
     monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "data"))
     assert home.locate("set", [server.remote()], "") == tmp_path / "data" / "set" and len(server.seen) == 1
+
+
+def test_a_data_folder_that_does_not_help_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None at all before anything is downloaded; one that lacks the set where the download fails."""
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "nowhere"))
+    remote = Remote(("http://127.0.0.1:9/a.bin",), "0" * 64, 1)
+    for look in (lambda: home.locate("set", [remote], ""), lambda: home.find("set", "a.npz")):
+        with pytest.raises(UserError, match=rf"^UNNOISE_DATA={tmp_path}/nowhere is no folder: set it to"):
+            look()
+    assert not (tmp_path / "cache").exists()
+    (tmp_path / "nowhere").mkdir()
+    with pytest.raises(
+        UserError, match=rf"^UNNOISE_DATA={tmp_path}/nowhere holds no set, and http://127.0.0.1:9/a.bin"
+    ):
+        home.locate("set", [remote], "")
 
 
 def test_a_remote_is_checked() -> None:

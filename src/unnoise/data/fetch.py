@@ -114,6 +114,8 @@ def _download(remote: Remote, part: Path, path: Path) -> None:
             return
         except _NoAnswerError as e:
             failures.append(str(e))
+    if part.exists() and not part.stat().st_size:
+        part.unlink()
     raise UserError(f"{'; '.join(failures)}: run it again, or {_by_hand(path)}")
 
 

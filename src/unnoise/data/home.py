@@ -25,19 +25,27 @@ VARIABLE = "UNNOISE_DATA"
 _MAGIC = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\x00"}
 
 
+def _named() -> Path | None:
+    """The folder that UNNOISE_DATA names; None where it is not set; Raises UserError where there is no such folder."""
+    named = os.environ.get(VARIABLE)
+    if named and not Path(named).is_dir():
+        raise UserError(f"{VARIABLE}={named} is no folder: set it to the folder that holds the data, or unset it")
+    return Path(named) if named else None
+
+
 def find(*parts: str) -> Path:
     """The file or folder at `parts` below the folder that UNNOISE_DATA names.
 
     Raises:
-        UserError: where the variable is not set, or there is nothing at that place.
+        UserError: where the variable is not set or names no folder, or there is nothing at that place.
     """
-    wanted = "/".join(parts)
-    if not os.environ.get(VARIABLE):
+    wanted, root = "/".join(parts), _named()
+    if root is None:
         raise UserError(
             f"{wanted} is looked for in the folder that the environment variable {VARIABLE} names, which is not set: "
             "set it, or pass path=..."
         )
-    path = Path(os.environ[VARIABLE], *parts)
+    path = root.joinpath(*parts)
     if not path.exists():
         raise UserError(f"no such file: {path}: set {VARIABLE} to the folder that holds {wanted}, or pass path=...")
     return path
@@ -52,13 +60,18 @@ def locate(name: str, remotes: Sequence[Remote], about: str) -> Path:
         about: source and licence, told when a download begins.
 
     Raises:
-        UserError: where a download fails, as `fetch` tells.
+        UserError: where the variable names no folder; where a download fails, as `fetch` tells.
     """
-    if os.environ.get(VARIABLE) and (path := Path(os.environ[VARIABLE], name)).exists():
-        return path
-    folder = cache_folder() / name
-    for remote in remotes:
-        fetch(remote, folder, about)
+    root, folder = _named(), cache_folder() / name
+    if root and (root / name).exists():
+        return root / name
+    try:
+        for remote in remotes:
+            fetch(remote, folder, about)
+    except UserError as e:
+        if root is None:
+            raise
+        raise UserError(f"{VARIABLE}={root} holds no {name}, and {e}") from e
     return folder
 
 
