@@ -406,7 +406,8 @@ def test_settings_reach_the_sampler(cli: Callable[..., Result], tiny: Path) -> N
 
 
 def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path: Path, tiny: Path) -> None:
-    asked = ["sample", tiny, "-n", 3, "--steps", 1, "--out", "folder", "--cond", "label=1"]
+    plain = ["sample", tiny, "-n", 3, "--steps", 1, "--out", "folder"]
+    asked = [*plain, "--cond", "label=1"]
     assert cli(*asked).code == 0
     before = tree(tmp_path)
     for more, named in (
@@ -417,7 +418,10 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
         (["--precision", "bf16"], "precision"),
         (["--cond", "label=2"], "cond"),
     ):
-        refused(cli(*asked, *more), rf"folder holds samples made otherwise \(another {named}\): choose another --out")
+        refused(
+            cli(*(plain if "--cond" in more else asked), *more),
+            rf"folder holds samples made otherwise \(another {named}\): choose another --out",
+        )
     assert tree(tmp_path) == before
     assert cli(*asked, "-n", 4).code == 0  # more of the same
     assert {k: v for k, v in tree(tmp_path).items() if k in before} == before
@@ -442,6 +446,10 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
         (["--cond", "label=-1"], "label=-1 is out of range"),
         (["--cond", "label="], "'label=' is not understood: write label=3"),
         (["--cond", "label"], "'label' is not understood"),
+        (["--cond", "label=all", "--cond", "label=3"], "--cond label is given twice, the second time as 'label=3'"),
+        (["-n", "2", "--cond", "label=1,2,3"], "label has 3 values for 2 samples: ask for 3, or leave some out"),
+        (["--weaker", "0.5"], "--weaker 0.5 does nothing without autoguidance: add --autoguidance 2"),
+        (["--guidance", "1", "--interval", "-1", "2"], "--interval does nothing without guidance: add --guidance"),
         (["--cond", "label=three"], "'label=three' is not understood"),
         (["--cond", "lable=3"], "unknown condition 'lable': did you mean label"),
         (["--cond", "lable=all"], "unknown condition 'lable': did you mean label"),

@@ -457,3 +457,11 @@ def test_samples_show_in_a_notebook(model: Model) -> None:
     picture = Pillow.open(io.BytesIO(png))
     assert picture.format == "PNG" and picture.mode == "L"
     assert picture.size == (3 * 33 - 1, 2 * 33 - 1)  # three columns, pixels of 4 x 4, lines between
+
+
+def test_no_label_that_was_asked_for_is_left_out_in_silence(tiny: Path) -> None:
+    model = Model.load(tiny)
+    for label in ([1, 2, 3], (1, 2, 3)):
+        with pytest.raises(UserError, match="label has 3 values for 2 samples: ask for 3, or leave some out"):
+            model.sample(2, steps=1, label=label)
+    assert model.sample(3, steps=1, label=[1, 2, 3]).cond["label"].tolist() == [1, 2, 3]

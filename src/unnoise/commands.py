@@ -153,7 +153,14 @@ def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
         chosen["interval"] = tuple(o.interval)
     if getattr(o, "sampler", None):
         chosen["sampler"] = parse(o.sampler, Sampler, model.sampling.sampler, "--sampler")
-    model.settings(**chosen)
+    sampling = model.settings(**chosen)
+    stages = list(sampling.values()) if isinstance(sampling, dict) else [sampling]
+    if o.weaker is not None and all(s.autoguidance == 1 for s in stages):
+        raise UserError(
+            f"--weaker {o.weaker:g} does nothing without autoguidance: add --autoguidance 2, or leave it out"
+        )
+    if o.interval is not None and all(s.passes == 1 for s in stages):
+        raise UserError("--interval does nothing without guidance: add --guidance or --autoguidance, or leave it out")
     return chosen
 
 
@@ -191,6 +198,8 @@ def conditions(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not text:
             raise UserError(f"--cond {pair!r} is not understood: write label=3, label=0,1,2 or label=all")
+        if name in cond:
+            raise UserError(f"--cond {name} is given twice, the second time as {pair!r}: write label=0,1,2 for several")
         if text.endswith(".npz"):
             columns = read_npz(text, (name, "x"))
             cond[name] = columns[name if name in columns else "x"]

@@ -374,6 +374,9 @@ class Model:
 
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
         """Conditions of n rows, int64 [n] each; see `sample`."""
+        for k, v in asked.items():
+            if isinstance(v, list | tuple) and len(v) > max(n, 1) and isinstance(v[0], int | float):
+                raise UserError(f"{k} has {len(v)} values for {n} samples: ask for {len(v)}, or leave some out")
         if self.conditioner is None:
             if asked:
                 raise UserError(f"the model takes no conditions, got {sorted(asked)}")
