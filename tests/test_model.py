@@ -465,3 +465,30 @@ def test_no_label_that_was_asked_for_is_left_out_in_silence(tiny: Path) -> None:
         with pytest.raises(UserError, match="label has 3 values for 2 samples: ask for 3, or leave some out"):
             model.sample(2, steps=1, label=label)
     assert model.sample(3, steps=1, label=[1, 2, 3]).cond["label"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"n": "3"}, "n is an integer; got '3'"),
+        ({"seed": 1.5}, "seed is an integer; got 1.5"),
+        ({"batch": 2.0}, "batch is an integer; got 2.0"),
+        ({"steps": 2.5}, "steps is an integer; got 2.5"),
+        ({"sampler": "Heun"}, r"sampler is a sampler such as unnoise.sample.Heun\(\); got 'Heun'"),
+        ({"sampler": Heun}, r"sampler is a sampler such as unnoise.sample.Heun\(\); got <class"),
+        ({"guidance": "x"}, "guidance is a number, or numbers by attribute; got 'x'"),
+        ({"autoguidance": "x"}, "autoguidance is a number; got 'x'"),
+        ({"interval": 3}, r"interval is two log-SNR, \(low, high\); got 3"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_one_sentence(model: Model, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        model.sample(**{"n": 2, **given})
+
+
+def test_numbers_of_numpy_will_do(model: Model) -> None:
+    own = model.sample(2, seed=3, steps=2, guidance=1.5)
+    assert torch.equal(
+        own.raw, model.sample(np.int64(2), seed=np.int64(3), steps=np.int64(2), guidance=np.float64(1.5)).raw
+    )

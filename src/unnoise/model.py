@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,14 @@ from unnoise.walks import CODEC, COND, Replay, Walks
 
 Weights = Literal["raw"] | float | None
 """Which weights: as trained, averaged at a relative width, or (None) averaged as the recipe says."""
+
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    **dict.fromkeys(("n", "seed", "batch", "steps"), (Integral, "an integer")),
+    "sampler": (Sampler, "a sampler such as unnoise.sample.Heun()"),
+    "guidance": (Real | Mapping, "a number, or numbers by attribute"),
+    "autoguidance": (Real, "a number"),
+    "interval": (list | tuple, "two log-SNR, (low, high)"),
+}
 
 
 class Model:
@@ -249,6 +258,7 @@ class Model:
             UserError: for a setting or a label that does not exist, and autoguidance without a weaker network.
             FloatingPointError: where a sample is not finite.
         """
+        _check(n=n, seed=seed, batch=batch)
         if n < 0 or batch < 1:
             raise UserError(f"needs n >= 0 and batch >= 1, got n={n} and batch={batch}")
         if captured:
@@ -368,7 +378,9 @@ class Model:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
         given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
         given |= {"autoguidance": autoguidance, "interval": interval}
-        settings = changed(self.sampling, **{k: v for k, v in given.items() if v is not None})
+        given = {k: v for k, v in given.items() if v is not None}
+        _check(**given)
+        settings = changed(self.sampling, **given)
         self._walks(settings).check()
         return settings
 
@@ -446,6 +458,13 @@ class Model:
             return {}
         cond = self._cond(self.conditioner.ask(asked, _seeds(n, 0)), _seeds(n, 0))
         return cond if asked else self.conditioner.null(cond)
+
+
+def _check(**given: Any) -> None:
+    for name, value in given.items():
+        kind, what = _KINDS[name]
+        if isinstance(value, type) or not isinstance(value, kind):
+            raise UserError(f"{name} is {what}; got {value!r}")
 
 
 def _seeds(n: int, first: int) -> Tensor:
