@@ -405,6 +405,11 @@ def test_settings_reach_the_sampler(cli: Callable[..., Result], tiny: Path) -> N
             assert np.array_equal(archive["x"], made), options
 
 
+def test_guidance_that_overflows_is_among_the_causes(cli: Callable[..., Result], tiny: Path) -> None:
+    done = cli("sample", tiny, "-n", 2, "--steps", 2, "--guidance", "1e30", "--out", "x.npz")
+    assert done.code == 1 and "is not finite: " in done.err and "guidance is too strong" in done.err
+
+
 def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path: Path, tiny: Path) -> None:
     plain = ["sample", tiny, "-n", 3, "--steps", 1, "--out", "folder"]
     asked = [*plain, "--cond", "label=1"]

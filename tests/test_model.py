@@ -488,7 +488,5 @@ def test_settings_of_another_kind_are_one_sentence(model: Model, given: dict[str
 
 
 def test_numbers_of_numpy_will_do(model: Model) -> None:
-    own = model.sample(2, seed=3, steps=2, guidance=1.5)
-    assert torch.equal(
-        own.raw, model.sample(np.int64(2), seed=np.int64(3), steps=np.int64(2), guidance=np.float64(1.5)).raw
-    )
+    given = {"n": np.int64(2), "seed": np.int64(3), "guidance": np.float64(1.5)}
+    assert torch.equal(model.sample(steps=2, **given).raw, model.sample(2, seed=3, steps=2, guidance=1.5).raw)

@@ -113,6 +113,6 @@ def require_finite(x: Any) -> None:
         if part.is_floating_point() and not bool(torch.isfinite(part).all()):
             row = int((~torch.isfinite(part)).flatten(1).any(1).nonzero()[0])
             raise FloatingPointError(
-                f"sample {row} of the batch is not finite: the network overflowed (in float16? take bfloat16) "
-                "or its weights are not finite"
+                f"sample {row} of the batch is not finite: the network overflowed (in float16? take bfloat16), "
+                "guidance is too strong, or the weights are not finite"
             )
