@@ -288,6 +288,40 @@ def test_a_folder_in_use_is_not_touched(tmp_path: Path, what: str) -> None:
     assert sorted((f, f.stat().st_mtime_ns) for f in tmp_path.rglob("*")) == before
 
 
+def test_a_run_is_trained_by_one_process_at_a_time(commands: Commands, tmp_path: Path) -> None:
+    """A kill gives it free at once; to read it is always free."""
+    run = tmp_path / "a"
+    first = commands.start("train", "digits", *SETTINGS, "--samples", 320000, "--out", run, "--device", "cpu", every=0)
+    until((run / "latest").is_file)
+    try:
+        second = commands.start("resume", run, "--samples", 640000, "--device", "cpu")
+        assert second.wait() == 2
+        assert second.said == f"unnoise: {run} is being trained by process {first.pid}: wait for it, or stop it\n"
+        reader = commands.start("info", run)
+        assert reader.wait() == 0, reader.said
+    finally:
+        first.signal(signal.SIGKILL)
+        first.wait()
+    seen = int(locate(run).name)
+    again = commands.start("resume", run, "--samples", seen + 16, "--device", "cpu")
+    assert again.wait() == 0, again.said
+    assert int(locate(run).name) == seen + 16
+
+
+def test_of_two_starts_one_is_refused(commands: Commands, tmp_path: Path) -> None:
+    """Also where neither has written a checkpoint yet."""
+    run = tmp_path / "a"
+    (run / "checkpoints").mkdir(parents=True)
+    with checkpoint.alone(run / "checkpoints" / ".lock", "x"):
+        second = commands.start("train", "digits", *SETTINGS, "--samples", 16, "--out", run, "--device", "cpu")
+        assert second.wait() == 2
+        said = f"unnoise: {run} is being trained by process {os.getpid()}: wait for it, or stop it"
+        assert second.said.splitlines()[-1] == said
+    assert [f.name for f in run.rglob("*")] == ["checkpoints", ".lock"]
+    third = commands.start("train", "digits", *SETTINGS, "--samples", 16, "--out", run, "--device", "cpu")
+    assert third.wait() == 0, third.said
+
+
 def test_nothing_is_written_for_a_run_that_cannot_be(tmp_path: Path) -> None:
     for change, match in [
         ({"codec__high": "255"}, "set codec.low and codec.high"),
@@ -584,7 +618,7 @@ def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Com
     end = (reached[-1] // 48 + 1) * 48
     last = commands.start("resume", run, "--samples", str(end), "--device", "cpu")
     assert last.wait() == 0, last.said
-    assert not list((run / "checkpoints").glob(".*"))
+    assert not list((run / "checkpoints").glob(".*.part"))
     whole = commands.start("train", "digits", *settings, "--samples", str(end), "--out", tmp_path / "b")
     assert whole.wait() == 0, whole.said
     assert_same(tensors(tmp_path / "b"), tensors(run))
@@ -735,6 +769,18 @@ def test_two_processes_go_on_where_one_stood(whole_dry: Path, tmp_path: Path) ->
     assert done.stdout.count("done; unnoise sample") == 1  # only one of them speaks
     assert difference(whole_dry, run) < 1e-5
     assert [line["lr"] for line in lines(run)] == [line["lr"] for line in lines(whole_dry)]
+
+
+def test_two_processes_are_refused_together(tmp_path: Path) -> None:
+    """The main one finds the run in use, and both end."""
+    run = tmp_path / "a"
+    fit.start(digits(), run, RUN, samples=16)
+    command = [*TORCHRUN, "resume", str(run), "--samples", "32", "--device", "cpu"]
+    with checkpoint.alone(run / "checkpoints" / ".lock", "x"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0 and 'Traceback (most recent call last):\n  File "<frozen' not in done.stdout
+    assert done.stderr.count(f"{run} is being trained by process {os.getpid()}: wait for it, or stop it") == 1
+    assert locate(run).name == "16"
 
 
 DRY = {"model__net__dropout": "0", "optim__eps": "1e-4"}

@@ -1,7 +1,7 @@
 """A run: a folder in which a recipe is trained, watched, saved and gone on with.
 
 runs/digits/
-    latest, checkpoints/     see `checkpoint`
+    latest, checkpoints/     see `checkpoint`; checkpoints/.lock is held by the process that trains
     ema/<seen>.safetensors   snapshots of the averaged weights, for any other width afterwards
     metrics.jsonl            a line every so many steps
     samples/<seen>.png       the same seeds again and again
@@ -10,6 +10,7 @@ runs/digits/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from unnoise import checkpoint, shipped
@@ -70,8 +71,7 @@ def start(
     """
     path, run = Path(path), run or Runtime(pick_device())
     run = _sharding(run, compiled) if sharded else run
-    if not _is_free(path):
-        raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
+    _require_free(path)
     run.barrier()  # or the main process might write there before another has looked
     precision = precision or default_precision(run.device)
     dtype = precision_of(precision)
@@ -98,8 +98,13 @@ def start(
     session.prepare()
     if run.is_main and (line := advice(recipe, run, compiled, captured)):
         say(line)
-    session.save()
-    session.loop()
+    if run.is_main:
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    with _alone(path, run):
+        if run.is_main:
+            _require_free(path)  # another process may have begun meanwhile, and be done
+        session.save()
+        session.loop()
     return state
 
 
@@ -125,36 +130,37 @@ def resume(
         sharded: as for `start`; None: as the run was begun, where there are several processes.
     """
     path, run = Path(path), run or Runtime(pick_device())
-    contents = checkpoint.read(checkpoint.locate(shipped.find(path)))
-    facts = contents.facts
-    if not (path / "latest").is_file() or "recipe" not in facts:
-        raise checkpoint.CheckpointError(
-            f"{path} is a checkpoint or a saved model, not a run: name the run's own folder"
+    with _alone(path, run):
+        contents = checkpoint.read(checkpoint.locate(shipped.find(path)))
+        facts = contents.facts
+        if not (path / "latest").is_file() or "recipe" not in facts:
+            raise checkpoint.CheckpointError(
+                f"{path} is a checkpoint or a saved model, not a run: name the run's own folder"
+            )
+        facts = {**facts, "sharded": facts.get("sharded", False) if sharded is None else sharded}
+        if sharded or (facts["sharded"] and run.world > 1):
+            run = _sharding(run, facts["compiled"])
+        recipe = build(facts["recipe"], types, lazy=True)
+        data = recipe.data.load()
+        state = State(
+            recipe,
+            facts["seed"],
+            run.device,
+            facts["total"],
+            precision_of(facts["precision"]),
+            checkpoint.components(contents, types),
+            run.distribute if run.sharded else None,
         )
-    facts = {**facts, "sharded": facts.get("sharded", False) if sharded is None else sharded}
-    if sharded or (facts["sharded"] and run.world > 1):
-        run = _sharding(run, facts["compiled"])
-    recipe = build(facts["recipe"], types, lazy=True)
-    data = recipe.data.load()
-    state = State(
-        recipe,
-        facts["seed"],
-        run.device,
-        facts["total"],
-        precision_of(facts["precision"]),
-        checkpoint.components(contents, types),
-        run.distribute if run.sharded else None,
-    )
-    state.load(contents.groups)
-    state.seen = facts["seen"]
-    if samples is not None:
-        state.total = whole_batches(samples, recipe.batch)
-    if state.total is not None and state.seen >= state.total:
-        raise UserError(f"{path} is complete: {state.seen} samples seen; --samples N trains it further")
-    session = Session(recipe, path, run, state, data, facts, loggers, workers)
-    session.prepare()
-    session.loop()
-    return state
+        state.load(contents.groups)
+        state.seen = facts["seen"]
+        if samples is not None:
+            state.total = whole_batches(samples, recipe.batch)
+        if state.total is not None and state.seen >= state.total:
+            raise UserError(f"{path} is complete: {state.seen} samples seen; --samples N trains it further")
+        session = Session(recipe, path, run, state, data, facts, loggers, workers)
+        session.prepare()
+        session.loop()
+        return state
 
 
 def _sharding(run: Runtime, compiled: bool) -> Runtime:
@@ -163,11 +169,17 @@ def _sharding(run: Runtime, compiled: bool) -> Runtime:
     return run.sharding()
 
 
-def _is_free(path: Path) -> bool:
-    """Whether nothing is there, or what a start leaves that is killed before its first checkpoint."""
-    if not path.exists():
-        return True
-    return path.is_dir() and all(f.name == "checkpoints" or f.suffix == ".part" for f in path.iterdir())
+def _alone(path: Path, run: Runtime) -> AbstractContextManager[None]:
+    """Within, no other process trains in the folder."""
+    return checkpoint.alone(path / "checkpoints" / ".lock", f"{path} is being trained", run)
+
+
+def _require_free(path: Path) -> None:
+    """Refuse a folder that holds more than a start leaves that is killed before its first checkpoint."""
+    if path.exists() and not (
+        path.is_dir() and all(f.name == "checkpoints" or f.suffix == ".part" for f in path.iterdir())
+    ):
+        raise UserError(f"{path} exists: `unnoise resume {path}` goes on with it, --out chooses another folder")
 
 
 def _adopt(state: State, parent: Path, types: Sequence[type], run: Runtime) -> None:
