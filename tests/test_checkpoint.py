@@ -296,6 +296,34 @@ def test_damage_is_refused_by_the_name_of_the_file(golden_run: Path, name: str) 
             use(golden_run)
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "manifest.json", "train.safetensors"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    golden_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.copy(GOLDEN / "points.npz", golden_run.parent)
+    monkeypatch.chdir(golden_run.parent)
+    fit.resume(golden_run, Runtime(), samples=480)
+    whole = {k: x.clone() for k, x in read(locate(golden_run)).weights["model"].items()}  # no map of the file
+    flip(next((golden_run / "checkpoints/480").rglob(name)))
+    capsys.readouterr()
+    fit.resume(golden_run, Runtime(), samples=480)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "was changed" in line]
+    assert "checkpoints/480" in said and said.endswith(f"going on from {golden_run / C}, the one before")
+    again = read(locate(golden_run)).weights["model"]  # the damaged one was written anew
+    assert all(torch.equal(x, again[k]) for k, x in whole.items())
+
+
+def test_a_damaged_checkpoint_is_never_gone_on_from(golden_run: Path) -> None:
+    """Where the one before is damaged too, if only in its manifest, which no manifest tells the sha256 of."""
+    commit(golden_run, 480, read(golden_run / C))
+    for damaged in (golden_run / C / "manifest.json", golden_run / "checkpoints/480/manifest.json"):
+        rewrite(damaged, lambda m: m["facts"].update(seed=1))
+    before = (golden_run / "latest").read_bytes()
+    with pytest.raises(CheckpointError, match=r"480/manifest\.json was changed"):
+        fit.resume(golden_run)
+    assert (golden_run / "latest").read_bytes() == before
+
+
 SIGNED_NOT = {
     "a newer format": (lambda m: m.update(format=checkpoint.FORMAT + 1), r"is of format 3, .*up to 2: upgrade unnoise"),
     "no format": (lambda m: m.pop("format"), r"is not a checkpoint of unnoise: its manifest states no format"),

@@ -533,6 +533,7 @@ def test_damaged_checkpoints_are_named(
     cli: Callable[..., Result], tmp_path: Path, tiny: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     shutil.copytree(tiny, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "0")
     damage(tmp_path / "run" / "checkpoints" / "1920")
     before = tree(tmp_path)
     for command in (["sample", "run", "--out", "x.png"], ["resume", "run", "--samples", 9999], ["info", "run"]):

@@ -7,7 +7,7 @@
         components/codec/manifest.json  a value has no weights
         groups/ema-0.1.safetensors      any other named tensors
         shards/..                       of a sharded run: what of all these lies in parts, see `shards`
-    latest                              which of them, and the sha256 of its manifest
+    latest                              which of them and of the one before, and the sha256 of their manifests
 
 Nothing is pickled. `MIGRATIONS` keep every format that was ever written readable.
 """
@@ -43,6 +43,10 @@ KEEP = 2
 
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, foreign, or of another network."""
+
+
+class _DamagedError(CheckpointError):
+    """A file of a checkpoint is not what was written."""
 
 
 @dataclass
@@ -263,7 +267,9 @@ def commit(run: Path, seen: int, contents: Contents, among: Runtime = Runtime())
     digest = write(folder, contents, among)
     if not among.is_main:
         return folder
-    replace_json({"path": f"checkpoints/{seen}", "sha256": digest}, run / "latest")
+    before = _pointer(run)
+    before.pop("before", None)
+    replace_json({"path": f"checkpoints/{seen}", "sha256": digest, "before": before}, run / "latest")
     others = sorted((f for f in home.iterdir() if f.name.isdigit() and f != folder), key=lambda f: int(f.name))
     older = [f for f in others if int(f.name) < seen]
     for other in others:
@@ -326,6 +332,29 @@ def locate(path: Path) -> Path:
     folder = path / pointer.get("path", "")
     _verify(folder / "manifest.json", pointer.get("sha256", ""))
     return folder
+
+
+def go_on(run: Path, among: Runtime) -> tuple[Contents, str]:
+    """What a run goes on from: its latest checkpoint, or where that is damaged the one before, and then what to say.
+
+    `latest` is turned back to the one before, whose sha256 it tells too. All processes call it.
+
+    Raises:
+        CheckpointError: as `locate` and `read` do; for a damaged checkpoint where none before it is whole.
+    """
+    before = _pointer(run).get("before") or {}  # now: the main process may turn it back before another is here
+    try:
+        return read(locate(run)), ""
+    except _DamagedError as e:
+        folder = run / before.get("path", "")
+        try:
+            _verify(folder / "manifest.json", before.get("sha256", ""))
+            contents = read(folder)
+        except CheckpointError:
+            raise e from None
+        if among.is_main:
+            replace_json(before, run / "latest")
+        return contents, f"{e}; going on from {folder}, the one before"
 
 
 def _pointer(run: Path) -> dict[str, Any]:
@@ -406,10 +435,10 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 def _verify(path: Path, digest: str) -> None:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: the checkpoint is not whole")
+        raise _DamagedError(f"{path} is missing: the checkpoint is not whole")
     found = _sha256(path)
     if found != digest:
-        raise CheckpointError(f"{path} was changed after it was written: sha256 {found[:12]}, not {digest[:12]}")
+        raise _DamagedError(f"{path} was changed after it was written: sha256 {found[:12]}, not {digest[:12]}")
 
 
 def _sha256(path: Path) -> str:

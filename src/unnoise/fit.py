@@ -120,6 +120,8 @@ def resume(
 ) -> State:
     """Go on with a run where its last checkpoint stands; the same run as if it had not been stopped.
 
+    Where that checkpoint is damaged, it says so and goes on from the one before.
+
     Args:
         path: the run folder.
         run: rank and world, which may be others than before; None: this process alone, on the fastest device.
@@ -131,7 +133,9 @@ def resume(
     """
     path, run = Path(path), run or Runtime(pick_device())
     with _alone(path, run):
-        contents = checkpoint.read(checkpoint.locate(shipped.find(path)))
+        contents, notice = checkpoint.go_on(shipped.find(path), run)
+        if notice and run.is_main:
+            say(notice)
         facts = contents.facts
         if not (path / "latest").is_file() or "recipe" not in facts:
             raise checkpoint.CheckpointError(
