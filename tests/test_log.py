@@ -33,6 +33,15 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize("bad", [b'{"nope": 1}', b"5", b"null", b"\xff\xfe", b'{"seen": 1, "lo', b"", b"[" * 100_000])
+def test_a_damaged_line_costs_no_other(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"seen": 1}\n' + bad + b'\n{"seen": 2, "loss": NaN}\n{"seen": 3}\n')
+    assert [line["seen"] for line in read_lines(path)] == [1, 2, 3]
+    JsonLines(path, 2).log(3, {})
+    assert path.read_text() == '{"seen": 1}\n{"seen": 2, "loss": NaN}\n{"seen": 3}\n'
+
+
 def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"metrics.jsonl could not be written"):

@@ -107,15 +107,17 @@ class TensorBoard:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """The lines of a metrics.jsonl; what a kill cut short, or is not what a run writes, is left out."""
     if not path.is_file():
         return []
     out = []
-    for line in path.read_text(encoding="utf8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            out.append(json.loads(line))
-        except ValueError:
-            break
+            value = json.loads(line.decode("utf8"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and isinstance(value.get("seen"), int):
+            out.append(value)
     return out
 
 
