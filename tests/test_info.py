@@ -1,5 +1,7 @@
 """What `unnoise info` says."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from unnoise import info
 from unnoise.errors import UserError
+from unnoise.log import read_lines
 from unnoise.model import Model
 
 
@@ -43,6 +46,20 @@ def test_a_run_says_where_it_stands(tiny: Path) -> None:
     table = [line.split() for line in lines[4 : lines.index(next(x for x in lines if x.startswith("name ")))]]
     assert all(row[1] == ".." for row in table) and len(table) >= 6
     assert any(line.startswith("model.net.width ") and line.split()[1] == "8" for line in lines)
+
+
+def test_the_last_held_out_loss_is_told_with_its_place(tiny: Path, tmp_path: Path) -> None:
+    """Not every line of a log has one, and a line may be damaged."""
+    run = Path(shutil.copytree(tiny, tmp_path / "run"))
+    log = run / "metrics.jsonl"
+    *_, last = read_lines(log)
+    more = {k: v for k, v in last.items() if "held_out" not in k} | {"seen": 2500, "loss": 0.5}
+    log.write_text(f'{json.dumps(last)}\n5\n{{"nope": 1}}\n{json.dumps(more)}\n{{"seen": 2600}}\n')
+    said = list(info.lines(str(run)))
+    assert said[3] == f"loss 0.5000, held out {last['held_out']:.4f} after 1,920 samples, by log-SNR:"
+    assert said[4:10] == list(info.lines(str(tiny)))[4:10]
+    log.write_text(json.dumps(more))
+    assert list(info.lines(str(run)))[3] == "loss 0.5000, by log-SNR:"
 
 
 def test_a_saved_model_is_described_too(tiny: Path, tmp_path: Path) -> None:

@@ -142,13 +142,16 @@ def _run(path: Path, types: Sequence[type]) -> Iterator[str]:
     contents = checkpoint.read(folder)
     facts = contents.facts
     yield from _contents(folder, contents)
-    log = read_lines(path / "metrics.jsonl")
+    log = [line for line in read_lines(path / "metrics.jsonl") if "loss" in line]
     if log:
-        last = log[-1]
-        yield f"loss {last['loss']:.4f}, held out {last.get('held_out', float('nan')):.4f}, by log-SNR:"
+        last, blank = log[-1], [None] * (len(EDGES) + 1)
+        held = next((line for line in reversed(log) if "held_out" in line), dict[str, Any]())
+        beside = f", held out {held['held_out']:.4f}" if held else ""
+        beside += f" after {held['seen']:,} samples" if held and held is not last else ""
+        yield f"loss {last['loss']:.4f}{beside}, by log-SNR:"
         bounds = ["-inf", *(f"{e:g}" for e in EDGES), "inf"]
-        own, held = last["loss_by_logsnr"], last.get("held_out_by_logsnr") or [None] * len(last["loss_by_logsnr"])
-        for low, high, a, b in zip(bounds, bounds[1:], own, held, strict=False):
+        columns = last.get("loss_by_logsnr") or blank, held.get("held_out_by_logsnr") or blank
+        for low, high, a, b in zip(bounds, bounds[1:], *columns, strict=False):
             if a is not None or b is not None:
                 show = [f"{v:9.4f}" if v is not None else " " * 9 for v in (a, b)]
                 yield f"  {low:>5} .. {high:<5} {show[0]} {show[1]}"
