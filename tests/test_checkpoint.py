@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -212,12 +214,12 @@ except checkpoint.CheckpointError as e:
 """
 
 
-def test_a_full_disk_is_an_error_and_what_was_there_is_whole(tmp_path: Path) -> None:
+def test_a_refusal_of_the_disk_is_an_error_and_what_was_there_is_whole(tmp_path: Path) -> None:
     """A real refusal by the system: a limit on the size of files. Nothing half-written stays."""
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 3, done.stderr
-    assert all("there is no room left on the disk" in line for line in lines)
+    assert all("File too large" in line and "make room" not in line for line in lines)
     assert "checkpoints/2" in lines[0] and "one.safetensors" in lines[2]
     assert locate(tmp_path).name == "1" and read(locate(tmp_path)).groups["g"]["x"].shape == (8,)
     names = [f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*")]
@@ -233,6 +235,23 @@ def test_where_nothing_can_be_locked_nobody_is_refused(tmp_path: Path) -> None:
             checkpoint.alone(tmp_path, "x is made").__enter__()
         with checkpoint.alone(tmp_path / "lock", "y"):
             assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("error", "room"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), True),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), True),
+        (OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY)), False),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), False),
+    ],
+    ids=str,
+)
+def test_room_is_asked_for_where_it_is_short(error: Exception, room: bool) -> None:
+    said = str(checkpoint._disk_error(Path("a"), error))
+    assert ("there is no room left" in said) == said.endswith(": make room") == room
+    assert room or str(error) in said
 
 
 # Damage --------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Sampling onto the disk: gone on with where it was stopped, and refused where something else lies."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,45 @@ def test_what_failed_before_the_first_sample_does_not_stand_in_the_way(model: Mo
         with pytest.raises(UserError, match="leave it out"):
             export(model, tmp_path / "captured", 2, quiet=True, captured=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["folder", "x.npz"]
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from unnoise.export import export
+from unnoise.model import Model
+from unnoise.errors import UserError
+try:
+    export(Model.load(sys.argv[1]), Path(sys.argv[2]), 300, batch=4, steps=20, quiet=True)
+except UserError as e:
+    sys.exit(f"refused: {e}")
+"""
+
+
+def test_of_two_processes_one_makes_an_archive(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.npz"
+    command = [sys.executable, "-c", WORKER, str(tiny), str(out)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    (refused,) = [text for text in said if text]
+    assert refused.startswith(f"refused: {out} ")
+    assert "is being made by another process: wait for it, or stop it" in refused or "exists" in refused
+    with np.load(out) as archive:
+        assert len(archive["x"]) == 300
+    assert [f.name for f in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_on_a_full_disk_the_same_command_goes_on(model: Model, tmp_path: Path) -> None:
+    part = tmp_path / "x.part.npz"
+    part.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"No space left .*: make room; the same command goes on where it stopped$"):
+        export(model, tmp_path / "x.npz", 6, batch=3, quiet=True)
+    part.unlink()
+    before = {f.name for f in (tmp_path / "x.npz.parts").iterdir()}
+    assert len(before) == 3  # two chunks, and what they were made with
+    export(stopping(model, 0), tmp_path / "x.npz", 6, batch=3, quiet=True)  # nothing is sampled again
+    assert [f.name for f in tmp_path.iterdir()] == ["x.npz"]
 
 
 def test_what_they_were_made_with_lies_beside_them(model: Model, tmp_path: Path) -> None:

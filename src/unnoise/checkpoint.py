@@ -15,7 +15,6 @@ Nothing is pickled. `MIGRATIONS` keep every format that was ever written readabl
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -31,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unnoise import shards
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_disk_full
 from unnoise.parts import divided, is_sharded
 from unnoise.runtime import Runtime
 from unnoise.spec import build, describe
@@ -149,11 +148,11 @@ def _write_whole(part: Path, contents: Contents) -> str:
 
 
 def _disk_error(path: Path, e: Exception) -> CheckpointError:
-    full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    full = full or any(word in str(e) for word in ("No space left", "File too large", "quota"))
+    full = is_disk_full(e)
     why = "there is no room left on the disk" if full else str(e)
     return CheckpointError(
-        f"{path} could not be written: {why}. What was there before is whole, nothing is half-written: make room"
+        f"{path} could not be written: {why}. What was there before is whole, nothing is half-written"
+        + ": make room" * full
     )
 
 

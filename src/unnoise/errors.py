@@ -23,3 +23,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def is_out_of_memory(e: Exception) -> bool:
     """Whether memory was short, of a device or of the host; told without torch."""
     return isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(e)
+
+
+def is_disk_full(e: BaseException | None) -> bool:
+    """Whether room was short on a disk, or of what the user may take of it; safetensors tells it in words alone."""
+    return any(words in str(e).lower() for words in ("no space left", "quota exceeded"))

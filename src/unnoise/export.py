@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unnoise.capture import require_cuda
-from unnoise.checkpoint import replace_json
+from unnoise.checkpoint import alone, replace_json
 from unnoise.data.arrays import read_npz
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_disk_full
 from unnoise.log import read_json
 from unnoise.samples import SETTINGS, Samples, require_pictures
 from unnoise.spec import describe
@@ -98,7 +99,8 @@ def export(
         The files, in order of seeds.
 
     Raises:
-        UserError: where `out` holds samples made with other settings, and `captured` elsewhere than on CUDA.
+        UserError: where `out` holds samples made with other settings, or another process writes the same grid or
+            archive, and `captured` elsewhere than on CUDA.
     """
     if settings.get("captured"):
         require_cuda(model.device)
@@ -110,8 +112,6 @@ def export(
         )
     if out.suffix == ".png":
         require_pictures(model.codec)
-    if single and out.exists():
-        raise UserError(f"{out} exists: choose another --out or remove it")
     home = out.with_name(out.name + ".parts") if single else out
     conditions = model.conditions(n, seed, cond)
     chosen = model.settings(*(settings.get(k) for k in SETTINGS))
@@ -122,31 +122,33 @@ def export(
         "precision": model.precision,
         "weights": _fingerprint(model),
     } | ({"n": n, "seed": seed} if single else {})
-    _claim(home, made)
-    files = []
-    with tqdm(total=n, unit=" samples", disable=quiet) as bar:
-        for start in range(0, n, batch):
-            rows = torch.arange(start, min(start + batch, n))
-            part: dict[str, Any] = {k: v[rows] for k, v in conditions.items()}
-            names = Samples(rows, seed + rows, part, model.codec)
-            targets = [home / names.name(i) for i in range(len(rows))]
-            if single:
-                targets = [home / f"{start:09d}-{len(rows)}.npz"]
-            if not all(t.is_file() for t in targets):
-                done = model.sample(len(rows), seed=seed + start, batch=batch, **settings, **part)
-                done.save(targets[0] if single else home)
-            files += targets
-            bar.update(len(rows))
-    if not single:
-        return files
-    columns = [read_npz(f) for f in files]
-    whole = {k: torch.cat([c[k] for c in columns]) for k in columns[0]} if columns else {}
-    if not whole:
-        raise UserError("no samples were asked for: -n must be at least 1")
-    x, seeds = whole.pop("x"), whole.pop("seed")
-    Samples(x, seeds, whole, model.codec).save(out)
-    shutil.rmtree(home)
-    return [out]
+    if single and out.exists():
+        raise UserError(f"{out} exists: choose another --out or remove it")
+    with _claimed(home, made, out):
+        files = []
+        with tqdm(total=n, unit=" samples", disable=quiet) as bar:
+            for start in range(0, n, batch):
+                rows = torch.arange(start, min(start + batch, n))
+                part: dict[str, Any] = {k: v[rows] for k, v in conditions.items()}
+                names = Samples(rows, seed + rows, part, model.codec)
+                targets = [home / names.name(i) for i in range(len(rows))]
+                if single:
+                    targets = [home / f"{start:09d}-{len(rows)}.npz"]
+                if not all(t.is_file() for t in targets):
+                    done = model.sample(len(rows), seed=seed + start, batch=batch, **settings, **part)
+                    done.save(targets[0] if single else home)
+                files += targets
+                bar.update(len(rows))
+        if not single:
+            return files
+        columns = [read_npz(f) for f in files]
+        whole = {k: torch.cat([c[k] for c in columns]) for k in columns[0]} if columns else {}
+        if not whole:
+            raise UserError("no samples were asked for: -n must be at least 1")
+        x, seeds = whole.pop("x"), whole.pop("seed")
+        Samples(x, seeds, whole, model.codec).save(out)
+        shutil.rmtree(home)
+        return [out]
 
 
 def _listed(value: Tensor) -> Any:
@@ -169,6 +171,26 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _claimed(home: Path, made: Mapping[str, Any], out: Path) -> Iterator[None]:
+    """Within, a folder is there and marked with what its samples are made with.
+
+    One process at a time makes the chunks of a grid or an archive; files of their own may be made by several.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{home} cannot be made: {e}") from e
+    with alone(home, f"{out} is being made") if home != out else contextlib.nullcontext():
+        try:
+            _claim(home, made)
+            yield
+        except UserError as e:
+            if not is_disk_full(e.__cause__):
+                raise
+            raise UserError(f"{e}; the same command goes on where it stopped") from e
+
+
 def _claim(home: Path, made: Mapping[str, Any]) -> None:
     """Mark a folder with what its samples are made with; refuse one that holds others."""
     record = home / "samples.json"
@@ -182,10 +204,6 @@ def _claim(home: Path, made: Mapping[str, Any]) -> None:
                 f"{home} holds samples made otherwise (another {differing}): choose another --out or remove it"
             )
         record.unlink()  # it was stopped before the first sample
-    if home.is_dir() and any(home.iterdir()):
+    if any(home.iterdir()):
         raise UserError(f"{home} exists and holds other things: choose another --out")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{home} cannot be made: {e}") from e
     replace_json(made, record)

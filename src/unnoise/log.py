@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image as Pillow
 from tqdm import tqdm
 
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_disk_full
 
 
 def say(line: str) -> None:
@@ -66,7 +66,7 @@ class JsonLines:
         try:
             yield
         except OSError as e:
-            raise UserError(f"{self.path} could not be written: {e}. The last checkpoint is whole: make room") from e
+            raise UserError(f"{self.path} could not be written: {e}" + ": make room" * is_disk_full(e)) from e
 
     def image(self, seen: int, name: str, picture: Pillow.Image) -> None:
         """Pictures have files of their own."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_disk_full
 
 SETTINGS = ("sampler", "steps", "guidance", "autoguidance", "interval")
 """What of a model's `Sampling` whoever asks for samples may set; what else is asked for are conditions."""
@@ -85,7 +85,7 @@ class Samples:
                 self.codec.write(row, file)
             return files
         except (OSError, zipfile.BadZipFile) as e:
-            raise UserError(f"samples could not be written to {path}: {e}") from e
+            raise UserError(f"samples could not be written to {path}: {e}" + ": make room" * is_disk_full(e)) from e
 
     def _repr_png_(self) -> bytes | None:
         """A grid, as notebooks show it; None where there is nothing to see."""
