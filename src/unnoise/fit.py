@@ -159,6 +159,8 @@ def resume(
         state.seen = facts["seen"]
         if samples is not None:
             state.total = whole_batches(samples, recipe.batch)
+            if state.total < state.seen:
+                raise UserError(f"--samples {samples} is fewer than the {state.seen:,} that {path} has seen")
         if state.total is not None and state.seen >= state.total:
             raise UserError(f"{path} is complete: {state.seen} samples seen; --samples N trains it further")
         session = Session(recipe, path, run, state, data, facts, loggers, workers)
