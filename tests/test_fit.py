@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,8 +240,10 @@ def test_going_on_with_another_length_is_the_longer_run(tmp_path: Path) -> None:
     fit.start(recipe, tmp_path / "b", RUN, samples=80)
     with pytest.raises(UserError, match=r"is complete: 80 samples seen; --samples N"):
         fit.resume(tmp_path / "b", RUN)
-    with pytest.raises(UserError, match="is complete"):
-        fit.resume(tmp_path / "b", RUN, samples=70)
+    with pytest.raises(UserError, match="is complete: 80"):
+        fit.resume(tmp_path / "b", RUN, samples=70)  # 80 in whole batches
+    with pytest.raises(UserError, match=r"^--samples 60 is fewer than the 80 that .*b has seen$"):
+        fit.resume(tmp_path / "b", RUN, samples=60)
     fit.resume(tmp_path / "b", RUN, samples=150)  # whole batches
     assert_same(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
@@ -691,6 +694,38 @@ def test_a_disk_that_refuses_a_checkpoint_ends_a_run_with_one_line(commands: Com
     again = commands.start("resume", run, "--samples", "320", "--device", "cpu")  # and with room it goes on
     assert again.wait() == 0, again.said
     assert int(locate(run).name) == 320
+
+
+@dataclass
+class Full:
+    """A logger that finds the disk full, for metrics.jsonl, after 32 samples and no more after 48."""
+
+    log_file: Path
+
+    def log(self, seen: int, values: Mapping[str, Any]) -> None:
+        aside = self.log_file.with_suffix(".aside")
+        if seen == 32:
+            self.log_file.rename(aside)
+            self.log_file.symlink_to("/dev/full")
+        elif seen == 48:
+            aside.replace(self.log_file)
+
+    def image(self, seen: int, name: str, picture: Any) -> None: ...
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_files_that_a_run_can_do_without_do_not_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "a"
+    fit.start(digits(log_every="1"), run, RUN, samples=16)
+    for name in ("ema", "samples"):  # nothing can be written there any more
+        shutil.rmtree(run / name)
+        (run / name).write_text("")
+    capsys.readouterr()
+    fit.resume(run, RUN, samples=80, loggers=[Full(run / "metrics.jsonl")])
+    assert locate(run).name == "80" and Model.load(run).sample(2, steps=2).raw.shape == (2, 1, 8, 8)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.endswith("; training goes on")]
+    assert {re.split(r"/a/|\.jsonl|/[0-9]", line)[1] for line in said} == {"ema", "samples", "metrics"}
+    assert [line["seen"] for line in read_lines(run / "metrics.jsonl")] == [16, 32, 64, 80]
 
 
 @dataclass

@@ -49,7 +49,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, seen: int = 0) -> None:
-        self.path = path
+        self.path, self.torn = path, False
         kept = [line for line in read_lines(path) if line["seen"] <= seen]
         part = path.with_suffix(".part")
         with self._writing():
@@ -57,9 +57,12 @@ class JsonLines:
             part.replace(path)
 
     def log(self, seen: int, values: Mapping[str, Any]) -> None:
-        """Append one line."""
+        """Append one line, and before it the end of one that could not be written whole."""
+        line = "\n" * self.torn + json.dumps({"seen": seen, **values}) + "\n"
+        self.torn = True
         with self._writing(), self.path.open("a", encoding="utf8") as f:
-            f.write(json.dumps({"seen": seen, **values}) + "\n")
+            f.write(line)
+        self.torn = False
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -258,7 +259,7 @@ class Session:
         began = time.monotonic()
         if self.run.joins:
             folder = self.path / "samples" if self.run.is_main else None
-            with self.state.averaged(self.recipe.average), uncompiled(self.facts["compiled"]):
+            with _optional(), self.state.averaged(self.recipe.average), uncompiled(self.facts["compiled"]):
                 preview(self.model(), folder, self.state.seen, self.data, self.loggers)
         self.grids.append(time.monotonic() - began)
 
@@ -274,7 +275,8 @@ class Session:
             return
         values |= {"seconds": round(self.elapsed, 2)}
         for logger in self.loggers:
-            logger.log(state.seen, values)
+            with _optional():
+                logger.log(state.seen, values)
         (before, then), self.said = self.said, (state.seen, time.monotonic())
         rate = (state.seen - before) / max(self.said[1] - then, 1e-9)
         held_out = f"  held out {values['held_out']:.4f}" if "held_out" in values else ""
@@ -300,8 +302,8 @@ class Session:
                 tensors[f"{width:g}/{name}"] = whole(x.to(torch.bfloat16) if x.is_floating_point() else x).cpu()
         if not self.run.is_main:
             return
-        (self.path / "ema").mkdir(exist_ok=True)
-        checkpoint.save_tensors(tensors, self.path / "ema" / f"{self.state.seen}.safetensors")
+        with _optional():
+            checkpoint.save_tensors(tensors, self.path / "ema" / f"{self.state.seen}.safetensors")
 
     def save(self) -> None:
         """A checkpoint, by the main process, or by all that hold parts of it."""
@@ -380,6 +382,20 @@ class Session:
                 f"helps: -s micro={2 * self.recipe.micro} (same result, slower), "
                 f"-s batch={max(1, self.recipe.batch // 2)}, --precision bf16. Nothing that was saved is lost"
             ) from e
+
+
+@contextmanager
+def _optional() -> Iterator[None]:
+    """Within, a file that cannot be written costs that file alone, and a line that says so.
+
+    A checkpoint written at once would lack the same room; by the time of the next one there may be some.
+    """
+    try:
+        yield
+    except UserError as e:
+        if not isinstance(e.__cause__, OSError | SafetensorError):
+            raise
+        say(f"{e}; training goes on")
 
 
 def whole_batches(samples: int, batch: int) -> int:
