@@ -226,17 +226,6 @@ def test_a_refusal_of_the_disk_is_an_error_and_what_was_there_is_whole(tmp_path:
     assert not [n for n in names if "part" in n or n.startswith("checkpoints/2") or n == "one.safetensors"]
 
 
-def test_where_nothing_can_be_locked_nobody_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text("")
-    with checkpoint.alone(tmp_path / "none" / "lock", "x"), checkpoint.alone(Path("/proc/version"), "x"):
-        assert not (tmp_path / "none").exists()
-    with checkpoint.alone(tmp_path, "x is made"):
-        with pytest.raises(CheckpointError, match=r"^x is made by another process: wait for it, or stop it$"):
-            checkpoint.alone(tmp_path, "x is made").__enter__()
-        with checkpoint.alone(tmp_path / "lock", "y"):
-            assert (tmp_path / "lock").read_text() == str(os.getpid())
-
-
 @pytest.mark.parametrize(
     ("error", "room"),
     [

@@ -28,6 +28,7 @@ from unnoise.core.denoiser import Preconditioned
 from unnoise.core.parameterization import Edm
 from unnoise.data import Digits
 from unnoise.errors import UserError
+from unnoise.lock import alone
 from unnoise.log import JsonLines, read_lines
 from unnoise.modality import Labels, Plain
 from unnoise.model import Model
@@ -315,7 +316,7 @@ def test_of_two_starts_one_is_refused(commands: Commands, tmp_path: Path) -> Non
     """Also where neither has written a checkpoint yet."""
     run = tmp_path / "a"
     (run / "checkpoints").mkdir(parents=True)
-    with checkpoint.alone(run / "checkpoints" / ".lock", "x"):
+    with alone(run / "checkpoints" / ".lock", "x"):
         second = commands.start("train", "digits", *SETTINGS, "--samples", 16, "--out", run, "--device", "cpu")
         assert second.wait() == 2
         said = f"unnoise: {run} is being trained by process {os.getpid()}: wait for it, or stop it"
@@ -811,7 +812,7 @@ def test_two_processes_are_refused_together(tmp_path: Path) -> None:
     run = tmp_path / "a"
     fit.start(digits(), run, RUN, samples=16)
     command = [*TORCHRUN, "resume", str(run), "--samples", "32", "--device", "cpu"]
-    with checkpoint.alone(run / "checkpoints" / ".lock", "x"):
+    with alone(run / "checkpoints" / ".lock", "x"):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0 and 'Traceback (most recent call last):\n  File "<frozen' not in done.stdout
     assert done.stderr.count(f"{run} is being trained by process {os.getpid()}: wait for it, or stop it") == 1

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -275,43 +275,6 @@ def commit(run: Path, seen: int, contents: Contents, among: Runtime = Runtime())
         if other not in older[1 - KEEP :]:  # those ahead are of a process that ended before it pointed to them
             shutil.rmtree(other, ignore_errors=True)
     return folder
-
-
-@contextlib.contextmanager
-def alone(lock: Path, doing: str, among: Runtime = Runtime()) -> Iterator[None]:
-    """Within, no other process does the same; of several `among` themselves the main one sees to that for all.
-
-    However the process ends, it ends. Where there are no such locks, or nothing may be written, nobody sees to it.
-
-    Args:
-        lock: a folder, or a file, which says whose it is; neither is made in a folder that is not there.
-        doing: what, for the error.
-        among: the processes, which all call it.
-
-    Raises:
-        CheckpointError: naming the process that does it.
-    """
-    holder = 0.0
-    with contextlib.ExitStack() as stack:
-        if among.is_main:
-            with contextlib.suppress(ImportError, OSError, ValueError):
-                import fcntl
-
-                handle = os.open(lock, os.O_RDONLY if lock.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-                stack.callback(os.close, handle)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    holder = -1.0  # whoever it is
-                    holder = int(os.pread(handle, 20, 0))
-                else:
-                    os.ftruncate(handle, 0)
-                    os.pwrite(handle, b"%d" % os.getpid(), 0)
-        holder = among.broadcast(holder)
-        if holder:
-            who = f"process {holder:.0f}" if holder > 0 else "another process"
-            raise CheckpointError(f"{doing} by {who}: wait for it, or stop it")
-        yield
 
 
 def locate(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -27,4 +28,5 @@ def is_out_of_memory(e: Exception) -> bool:
 
 def is_disk_full(e: BaseException | None) -> bool:
     """Whether room was short on a disk, or of what the user may take of it; safetensors tells it in words alone."""
-    return any(words in str(e).lower() for words in ("no space left", "quota exceeded"))
+    told = getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return told or any(words in str(e).lower() for words in ("no space left", "quota exceeded"))

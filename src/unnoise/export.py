@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unnoise.capture import require_cuda
-from unnoise.checkpoint import alone, replace_json
+from unnoise.checkpoint import replace_json
 from unnoise.data.arrays import read_npz
 from unnoise.errors import UserError, is_disk_full
+from unnoise.lock import alone
 from unnoise.log import read_json
 from unnoise.samples import SETTINGS, Samples, require_pictures
 from unnoise.spec import describe

@@ -17,6 +17,7 @@ from unnoise import checkpoint, shipped
 from unnoise.data.dataset import loaded
 from unnoise.errors import UserError
 from unnoise.forecast import advice
+from unnoise.lock import alone
 from unnoise.log import Logger, say
 from unnoise.model import Model
 from unnoise.recipe import Recipe
@@ -177,7 +178,7 @@ def _sharding(run: Runtime, compiled: bool) -> Runtime:
 
 def _alone(path: Path, run: Runtime) -> AbstractContextManager[None]:
     """Within, no other process trains in the folder."""
-    return checkpoint.alone(path / "checkpoints" / ".lock", f"{path} is being trained", run)
+    return alone(path / "checkpoints" / ".lock", f"{path} is being trained", run.is_main, run.broadcast)
 
 
 def _require_free(path: Path) -> None:

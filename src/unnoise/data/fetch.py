@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import http.client
@@ -12,14 +11,14 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from tqdm import tqdm
 
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_disk_full
+from unnoise.lock import waiting
 from unnoise.version import __version__
 
 CACHE = "UNNOISE_CACHE"
@@ -86,7 +85,7 @@ def fetch(remote: Remote, folder: str | Path, about: str = "") -> Path:
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f"{remote.name}.lock"):
+        with waiting(folder / f"{remote.name}.lock"):
             if not path.is_file():
                 line = f"{remote.name}: {remote.size / 1e6:.1f} MB from {remote.urls[0]}"
                 tqdm.write(f"{line}: {about}" if about else line, file=sys.stderr)
@@ -178,21 +177,8 @@ def _check(url: str, remote: Remote, part: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time; the others wait. Where the system has no such locks, a wrong checksum is the worst."""
-    with lock.open("ab") as file:
-        try:
-            import fcntl
-        except ImportError:
-            pass
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or the process ends
-        yield
-
-
 def _remedy(remote: Remote, path: Path, e: OSError) -> str:
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(e):
         return f"free {remote.size / 1e6:.0f} MB, or set {CACHE} to a folder on another disk"
     return f"set {CACHE} to a folder that can be written to, or {_by_hand(path)}"
 
