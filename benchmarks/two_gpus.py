@@ -77,18 +77,21 @@ def columns_of(recipe: Recipe, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def rate(steps: Iterator[Any], skip: int, seconds: float, run: Runtime) -> float:
-    """Steps a second, after `skip` of them; all processes stop after the same one."""
-    for _ in range(skip):
-        next(steps)
-    run.barrier()
-    wait(run.device)
-    count, began = 0, time.perf_counter()
-    while not run.any(time.perf_counter() - began > seconds):
-        for _ in range(4):
+    """Steps a second, after `skip` of them: as many as fit, by the first few, and none waits for the device."""
+
+    def timed(n: int) -> float:
+        run.barrier()
+        wait(run.device)
+        began = time.perf_counter()
+        for _ in range(n):
             next(steps)
         wait(run.device)
-        count += 4
-    return count / (time.perf_counter() - began)
+        return time.perf_counter() - began
+
+    for _ in range(skip):
+        next(steps)
+    count = max(1, int(run.broadcast(4 * seconds / timed(4))))
+    return count / timed(count)
 
 
 def memory(device: torch.device) -> float:

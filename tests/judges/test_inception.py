@@ -251,6 +251,12 @@ def test_weights_in_the_data_come_before_a_download(
         Inception(2048).load()  # the part is not even looked at
 
 
+def test_a_folder_of_data_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="UNNOISE_DATA=.*gone is no folder"):
+        Inception(64).load()
+
+
 def test_without_weights_or_network_the_remedies_are_named(
     server: Callable[[bytes], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

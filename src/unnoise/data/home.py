@@ -25,7 +25,7 @@ VARIABLE = "UNNOISE_DATA"
 _MAGIC = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\x00"}
 
 
-def _named() -> Path | None:
+def named_folder() -> Path | None:
     """The folder that UNNOISE_DATA names; None where it is not set; Raises UserError where there is no such folder."""
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_dir():
@@ -39,7 +39,7 @@ def find(*parts: str) -> Path:
     Raises:
         UserError: where the variable is not set or names no folder, or there is nothing at that place.
     """
-    wanted, root = "/".join(parts), _named()
+    wanted, root = "/".join(parts), named_folder()
     if root is None:
         raise UserError(
             f"{wanted} is looked for in the folder that the environment variable {VARIABLE} names, which is not set: "
@@ -62,7 +62,7 @@ def locate(name: str, remotes: Sequence[Remote], about: str) -> Path:
     Raises:
         UserError: where the variable names no folder; where a download fails, as `fetch` tells.
     """
-    root, folder = _named(), cache_folder() / name
+    root, folder = named_folder(), cache_folder() / name
     if root and (root / name).exists():
         return root / name
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from unnoise.checkpoint import load_tensors
 from unnoise.data.fetch import Remote, cache_folder, fetch
-from unnoise.data.home import VARIABLE
+from unnoise.data.home import named_folder
 from unnoise.errors import UserError
 from unnoise.nets import inception
 
@@ -115,7 +114,7 @@ class Inception:
         return Extractor(net.eval().requires_grad_(False).to(device), torch.device(device), digest)
 
     def _weights(self) -> Path:
-        """The file of weights; Raises UserError where there is none and none can be had."""
+        """The file of weights; Raises UserError where there is none and none can be had, or UNNOISE_DATA is no folder."""
         if self.path is not None:
             path = Path(self.path).expanduser()
             if not path.is_file():
@@ -123,9 +122,9 @@ class Inception:
                     f"{path} is a folder, not a file of weights" if path.is_dir() else f"no such file: {path}"
                 )
             return path
-        if os.environ.get(VARIABLE):
+        if root := named_folder():
             for name in (PART,) * (self.dims <= PART_DIMS) + (FULL.name,):
-                if (path := Path(os.environ[VARIABLE], "inception", name)).is_file():
+                if (path := root / "inception" / name).is_file():
                     return path
         try:
             return fetch(FULL, cache_folder() / "inception", ABOUT)
