@@ -178,7 +178,7 @@ from unnoise.export import export
 from unnoise.model import Model
 from unnoise.errors import UserError
 try:
-    export(Model.load(sys.argv[1]), Path(sys.argv[2]), 300, batch=4, steps=20, quiet=True)
+    export(Model.load(sys.argv[1]), Path(sys.argv[2]), 120, batch=4, steps=20, quiet=True)
 except UserError as e:
     sys.exit(f"refused: {e}")
 """
@@ -193,7 +193,7 @@ def test_of_two_processes_one_makes_an_archive(tiny: Path, tmp_path: Path) -> No
     assert refused.startswith(f"refused: {out} ")
     assert "is being made by another process: wait for it, or stop it" in refused or "exists" in refused
     with np.load(out) as archive:
-        assert len(archive["x"]) == 300
+        assert len(archive["x"]) == 120
     assert [f.name for f in tmp_path.iterdir()] == ["x.npz"]
 
 

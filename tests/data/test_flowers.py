@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def decoded() -> Iterator[torch.Tensor]:
+    """All pictures; what the tests load is cut from them, decoded once."""
+    found = flowers._strips(Path(os.environ["UNNOISE_DATA"], "flowers102"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flowers, "_strips", lambda path: found)
+        yield found[0]
+
+
 @real
-def test_flowers_are_what_they_are_said_to_be() -> None:
+def test_flowers_are_what_they_are_said_to_be(decoded: torch.Tensor) -> None:
     data = Flowers(size=64).load()
     assert data.train["x"].shape == (2040, 3, 64, 64) and data.train["x"].dtype == torch.uint8
     assert len(data.held_out["x"]) == 6149 and "2008" in data.about
@@ -63,16 +73,15 @@ def test_flowers_are_what_they_are_said_to_be() -> None:
 
 
 @real
-def test_pictures_that_are_there_twice_do_not_cross_a_share() -> None:
+def test_pictures_that_are_there_twice_do_not_cross_a_share(decoded: torch.Tensor) -> None:
     """In the strips they differ by what WebP lost: less than 3 of 255 on the mean."""
     data = Flowers(size=128, split=0.5).load()
     parts = [{row.tobytes() for row in part["x"].numpy()} for part in (data.train, data.held_out)]
     assert len(parts[0] | parts[1]) == 8189 and len(data.held_out["x"]) in range(4085, 4100)
-    every = flowers._strips(Path(os.environ["UNNOISE_DATA"], "flowers102"))[0]
     for first, second in flowers._TWICE:
-        a, b = every[first - 1], every[second - 1]
+        a, b = decoded[first - 1], decoded[second - 1]
         assert float((a.int() - b.int()).abs().double().mean()) < 3
-        assert float((a.int() - every[second].int()).abs().double().mean()) > 30
+        assert float((a.int() - decoded[second].int()).abs().double().mean()) > 30
         assert [a.numpy().tobytes() in p for p in parts] == [b.numpy().tobytes() in p for p in parts]
     means = sum(part["x"].double().mean((2, 3)).sum(0) for part in (data.train, data.held_out)) / 8189 / 255
     assert torch.allclose(means, torch.tensor([0.4754, 0.3942, 0.3082], dtype=torch.float64), atol=1e-3)

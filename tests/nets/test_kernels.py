@@ -61,7 +61,7 @@ def _rows(given: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("rows", ["", "add", "modulation", "add and modulation"])
 @pytest.mark.parametrize(
     ("channels", "groups", "size"),
-    [(32, 8, (4, 4)), (96, 8, (3, 5)), (40, 10, (9, 7)), (128, 2, (5, 1)), (256, 32, (12, 12))],
+    [(32, 8, (4, 4)), (96, 8, (3, 5)), (40, 10, (9, 7)), (128, 2, (5, 1)), (64, 8, (12, 12))],
 )
 def test_values_and_gradients_are_those_of_the_eager_twin(
     taken: None, reading: None, channels: int, groups: int, size: tuple[int, int], rows: str, silu: bool
@@ -105,7 +105,7 @@ def test_in_bfloat16_only_the_result_is_rounded(taken: None) -> None:
 
 
 def test_dropout_masks_are_the_same_forward_backward_and_in_torch(taken: None, reading: None) -> None:
-    given, p = inputs(64, (16, 16), "add"), 0.25
+    given, p = inputs(64, (8, 16), "add"), 0.25
     torch.manual_seed(3)
     dropped = outcome(norm.fused, given, 16, silu=True, dropout=p)
     torch.manual_seed(3)

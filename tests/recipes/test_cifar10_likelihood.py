@@ -29,7 +29,7 @@ from unnoise.train import train
 from unnoise.trial import Trial
 
 
-def digits(samples: int = 19_200) -> Recipe:
+def digits(samples: int = 12_800) -> Recipe:
     """The recipe of 17 gray values at 8 pixels; the cleanest level is where their bits are plain to see."""
     recipe: Any = cifar10_likelihood.recipe()
     net = recipe.model.args["net"].replace(channels=1, width=16, blocks=1, head_width=16, octaves=(3, 4))
@@ -62,10 +62,10 @@ def test_the_recipe_is_whole() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 steps on digits, a third of them after a stop."""
+    """200 steps on digits, some of them after a stop."""
     path = tmp_path_factory.mktemp("likelihood") / "run"
-    fit.start(digits(), path, Runtime(), samples=12_800)
-    fit.resume(path, Runtime(), samples=19_200)
+    fit.start(digits(), path, Runtime(), samples=9_600)
+    fit.resume(path, Runtime(), samples=12_800)
     return path
 
 

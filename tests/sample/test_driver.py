@@ -53,7 +53,7 @@ def end(
 
 @pytest.fixture(scope="module")
 def reference() -> Tensor:
-    return end(RK4(), MIXTURE, states(64, 2), angles(600, 0.95, 0.1), open_end=True)
+    return end(RK4(), MIXTURE, states(64, 2), angles(300, 0.95, 0.1), open_end=True)
 
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=str)

@@ -42,7 +42,7 @@ def test_pitfall_27_a_whole_sampling_loop_is_one_graph(sampler: Any, monkeypatch
     process = Gaussian()
     denoise = Interval(Cfg(net, process, told.null, 2.0), net, -2.0, 2.0)
     noise = torch.randn(5, 2)
-    rows = plan_for(sampler, Cosine(0.001)(torch.linspace(0.98, 0, 7, dtype=torch.float64)), noise)
+    rows = plan_for(sampler, Cosine(0.001)(torch.linspace(0.98, 0, 5, dtype=torch.float64)), noise)
 
     def loop(x: Tensor, key: Tensor, label: Tensor) -> Tensor:
         for step in walk(sampler, process, denoise, x, rows, Rng(key), {"label": label}):
