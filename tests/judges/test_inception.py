@@ -253,7 +253,7 @@ def test_weights_in_the_data_come_before_a_download(
 
 def test_a_folder_of_data_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="UNNOISE_DATA=.*gone is no folder"):
+    with pytest.raises(UserError, match=r"UNNOISE_DATA=.*gone is no folder"):
         Inception(64).load()
 
 

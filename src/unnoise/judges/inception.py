@@ -114,7 +114,7 @@ class Inception:
         return Extractor(net.eval().requires_grad_(False).to(device), torch.device(device), digest)
 
     def _weights(self) -> Path:
-        """The file of weights; Raises UserError where there is none and none can be had, or UNNOISE_DATA is no folder."""
+        """The file of weights; Raises UserError where there is none to be had, or UNNOISE_DATA names no folder."""
         if self.path is not None:
             path = Path(self.path).expanduser()
             if not path.is_file():
