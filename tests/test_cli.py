@@ -652,7 +652,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 @pytest.mark.parametrize("out", ["out", "out.npz"])
 def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> None:
     def start(steps: int) -> subprocess.Popen[str]:
-        command = [*UNNOISE, "sample", str(tiny), "-n", "96", "--batch", "8", "--steps", str(steps)]
+        command = [*UNNOISE, "sample", str(tiny), "-n", "48", "--batch", "8", "--steps", str(steps)]
         return subprocess.Popen(
             [*command, "--cond", "label=all", "--out", out],
             cwd=tmp_path,
@@ -688,9 +688,9 @@ def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> Non
     assert (process.returncode, stderr) == (0, "")
 
     model = unnoise.Model.load(tiny)
-    whole = model.sample(96, steps=steps, batch=8, label="all")
+    whole = model.sample(48, steps=steps, batch=8, label="all")
     if out == "out":
-        chunks = [[f for f in made if int(f.name[4:10]) // 8 == k] for k in range(12)]
+        chunks = [[f for f in made if int(f.name[4:10]) // 8 == k] for k in range(6)]
         whole_chunks = [f for chunk in chunks if len(chunk) == 8 for f in chunk]
         assert all(f.stat().st_mtime_ns == made[f] for f in whole_chunks)  # not made again
         files = whole.save(tmp_path / "whole")
@@ -700,7 +700,7 @@ def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> Non
     else:
         assert sorted(f.name for f in tmp_path.iterdir()) == ["out.npz"]
         with np.load(tmp_path / out) as archive:
-            assert np.array_equal(archive["x"], whole) and archive["seed"].tolist() == list(range(96))
+            assert np.array_equal(archive["x"], whole) and archive["seed"].tolist() == list(range(48))
 
 
 def test_a_stopped_training_says_how_to_go_on(tmp_path: Path) -> None:
