@@ -18,9 +18,8 @@ demo: .venv/demo
 	@echo "  runs/demo/evaluation.json     the table above, with how it was measured"
 	@echo "  runs/demo/report.html         all of it to look at, samples beside their nearest training digits"
 
-# A file is one worker's: what its tests share is made once.
 test: .venv/dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Reports in a real browser: apt install chromium chromium-driver.
 test-browser: .venv/dev
