@@ -3,8 +3,8 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,12 +52,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decoded() -> Iterator[torch.Tensor]:
-    """All pictures; what the tests load is cut from them, decoded once."""
-    found = flowers._strips(Path(os.environ["UNNOISE_DATA"], "flowers102"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flowers, "_strips", lambda path: found)
-        yield found[0]
+def found() -> Any:
+    """What is in the strips, decoded once."""
+    return flowers._strips(Path(os.environ["UNNOISE_DATA"], "flowers102"))
+
+
+@pytest.fixture
+def decoded(found: Any, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """All pictures, which the data of a test are cut from."""
+    monkeypatch.setattr(flowers, "_strips", lambda path: found)
+    pictures: torch.Tensor = found[0]
+    return pictures
 
 
 @real
