@@ -5,9 +5,9 @@
 
 The training is that of `cifar10.recipe(deep=True)`; a tenth of the labels are kept back in it, so that `--guidance`
 works too. After 20 minutes of one H200, compilation apart, FD-1280 of 3 x 10,000 samples is 0.373 +- 0.005,
-0.618 +- 0.004 without autoguidance (benchmarks/results/cifar10_classes_20_minutes.json). That is one training: another
-with the same loss, guided so, had 0.654 of 5,000 samples where this one had 0.525 (docs/lab-log.md). How well a
-classifier learns from samples was not measured yet.
+0.618 +- 0.004 without autoguidance (benchmarks/results/cifar10_classes_20_minutes.json); another training, of seed 1
+and the same loss, has 0.456 +- 0.007 and 0.588 +- 0.007 (cifar10_classes_20_minutes_seed_1.json). How well a classifier
+learns from samples was not measured yet.
 """
 
 from dataclasses import replace
