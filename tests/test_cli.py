@@ -757,3 +757,32 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     process.stderr.close()
     process.wait(timeout=60)
     assert err == ""
+
+
+def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path: Path) -> None:
+    """Which takes seconds; here for ever, by a torch that swallows a KeyboardInterrupt as parts of the real one do."""
+    (tmp_path / "torch.py").write_text("""
+import pathlib, time
+pathlib.Path("importing").touch()
+while True:
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        pass
+""")
+    process = subprocess.Popen(
+        [*UNNOISE, "list"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    try:
+        wait_for((tmp_path / "importing").is_file, process)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "unnoise: stopped\n")
+        assert process.returncode == 130
+    finally:
+        process.kill()

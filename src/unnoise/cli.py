@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -22,11 +25,9 @@ SHIPPED = "; where no such path exists, a model that comes with the package: see
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. What the user can mend is one line on stderr and exit code 2."""
-    # Libraries that warn or log in the user's terminal are ours to keep quiet.
-    warnings.filterwarnings("ignore", module="torch")
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
+        _load_libraries()
         options.run_command(options)
     except UserError as e:
         return _fail(str(e), e.exit_code)
@@ -53,6 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(str(e), 2)
     return 0
+
+
+def _load_libraries() -> None:
+    """Import torch and what is built on it, which takes seconds; then keep it quiet in the user's terminal.
+
+    Ctrl-C meanwhile ends the process at once: a KeyboardInterrupt would be swallowed by some imports, and nothing has
+    begun that could be left half done.
+    """
+    at_ctrl_c = signal.getsignal(signal.SIGINT)
+    ours = at_ctrl_c is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_fail("stopped", 130)))
+    warnings.filterwarnings("ignore", module="torch")
+    importlib.import_module("unnoise.public")
+    logging.getLogger("torch").setLevel(logging.ERROR)  # torch sets it as it is imported
+    if ours:
+        signal.signal(signal.SIGINT, at_ctrl_c)
 
 
 def _fail(message: str, code: int) -> int:
