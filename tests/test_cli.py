@@ -786,3 +786,16 @@ while True:
         assert process.returncode == 130
     finally:
         process.kill()
+
+
+def test_negative_numbers_are_values_in_every_notation(tiny: Path, cli: Callable[..., Result]) -> None:
+    model = unnoise.Model.load(tiny)
+    given: dict[str, Any] = {"steps": 2, "guidance": -0.5, "seed": -3, "label": 1}
+    for k, (low, high) in enumerate([("-inf", "5"), ("-Infinity", "-1e-1"), ("-2.", "inf"), ("-.5E+1", "-2")]):
+        asked = ["--steps", 2, "--guidance", "-5e-1", "--seed", -3, "--cond", "label=1"]
+        done = cli("sample", tiny, "-n", 2, *asked, "--interval", low, high, "--out", f"{k}.npz")
+        assert done.code == 0, done.err
+        with np.load(f"{k}.npz") as archive:
+            assert np.array_equal(archive["x"], model.sample(2, interval=(float(low), float(high)), **given))
+    assert "-inf inf for everywhere" in " ".join(cli("sample", "--help").out.split())
+    refused(cli("sample", tiny, "--interval", "-info", "5"), "--interval: expected 2 arguments")

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unnoise import commands
 from unnoise.errors import UserError, is_out_of_memory
@@ -86,6 +87,11 @@ def _is_ours(e: Exception) -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        """Values such as -inf and -1e-3 are numbers too, where argparse takes them for options."""
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-(inf(inity)?|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)$", re.IGNORECASE)
+
     def error(self, message: str) -> NoReturn:
         """One line, as all errors are."""
         self.exit(_fail(f"{message} (see {self.prog} --help)", 2))
@@ -222,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
             type=float,
             nargs=2,
             metavar=("LOW", "HIGH"),
-            help="log-SNR between which guidance acts, -99 99 for everywhere (default: the recipe's)",
+            help="log-SNR between which guidance acts, -inf inf for everywhere (default: the recipe's)",
         )
         command.add_argument(
             "--weaker",
