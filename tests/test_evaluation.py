@@ -343,6 +343,22 @@ def test_figures_are_kept_where_the_history_is_stopped(
     assert Evaluation.read(tmp_path / "found").figures and not Evaluation.read(tmp_path / "found").history
 
 
+def test_a_history_is_measured_as_the_run_is(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --compile, each of its models compiled."""
+    compiled, measured = list[Model](), list[Model]()
+
+    def judge(self: Classifier, model: Model, *given: Any) -> Any:
+        measured.append(model)
+        return ()
+
+    monkeypatch.setattr(Classifier, "__call__", judge)
+    monkeypatch.setattr(Model, "compile", lambda model: compiled.append(model) or model)
+    for asked in ([], ["--compile"]):
+        assert cli("evaluate", tiny, *FEW, "--history", 3, *asked, "--out", "found").code == 0
+        assert len(measured) == 4 and all((model in compiled) == bool(asked) for model in measured)
+        measured.clear()
+
+
 # Two processes --------------------------------------------------------------------------------------------------------
 
 WORKER = """

@@ -260,7 +260,8 @@ def evaluate(o: argparse.Namespace) -> None:
         def earlier(judge: Any, trial: Trial) -> Any:
             sampling = model.settings(**settings)
             weaker = None if sampling.autoguidance == 1 else sampling.weaker
-            return history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker, model.precision)
+            how = _weights(o), _types(o), weaker, model.precision, o.compile
+            return history(o.run, o.history, judge, data, trial, *how)
 
         if o.history:  # read all that it is made of before anything is measured
             earlier(lambda *_: (), Trial(1, run=run))
