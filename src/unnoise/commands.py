@@ -108,6 +108,8 @@ def _weights(o: argparse.Namespace) -> Any:
 def _model(o: argparse.Namespace, device: Any) -> Any:
     from unnoise import system
     from unnoise.capture import require_cuda
+    from unnoise.model import Model
+    from unnoise.trained import no_weaker
 
     if o.capture:
         require_cuda(device)
@@ -116,6 +118,9 @@ def _model(o: argparse.Namespace, device: Any) -> Any:
     given = {"weights": weights, "device": device, "precision": o.precision, "types": _types(o), "weaker": weaker}
     model = system.load(o.run, **given)
     model.facts["weights"] = weights
+    own = model.sampling
+    if isinstance(model, Model) and o.autoguidance is None and own.autoguidance != 1 and model.weaker is None:
+        raise no_weaker(o.run, model.facts.get("seen", 0), own.weaker)
     return model.compile() if o.compile else model
 
 

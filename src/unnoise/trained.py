@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,11 +127,22 @@ def with_weaker(
         if asked != sampling:
             raise UserError(f"{path} holds a weaker network of share {sampling.weaker:g}, and none of {asked.weaker:g}")
     elif not _add_weaker(contents, path, weights, asked.weaker) and share is not None:
-        raise UserError(
-            f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {asked.weaker:g} "
-            f"of its {contents.facts.get('seen', 0)} samples: name the folder of a run, or a larger share"
-        )
+        raise no_weaker(path, contents.facts.get("seen", 0), asked.weaker)
     return asked
+
+
+def no_weaker(path: Path, seen: int, share: float) -> UserError:
+    """That no averages of so early on are kept, and what to do: a share that there is, where there is one."""
+    kept = snapshots(shipped.find(path))
+    shares = (math.ceil(1000 * n / seen) / 1000 for n in kept)
+    least = next((s for s in shares if s < 1), None)
+    more = (
+        "take the folder of its run" if not kept else f"take --weaker {least:g} or more" if least else "train it longer"
+    )
+    return UserError(
+        f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {share:g} of its "
+        f"{seen} samples: {more}, or leave autoguidance at 1 (--autoguidance 1)"
+    )
 
 
 def earlier(run: Path, seen: int, share: float) -> int | None:
