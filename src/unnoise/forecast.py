@@ -28,7 +28,8 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
         state: its networks; how many samples are to be seen.
         data: what it learns from.
         run: rank and world.
-        facts: of the run: "precision", and "minutes" where the number of samples is not fixed yet.
+        facts: of the run: "precision", "compiled" and "captured", and "minutes" where the number of samples is not
+            fixed yet.
     """
     parameters = sum(p.numel() for m in state.networks.values() for p in m.parameters())
     seconds, activations = _trial(recipe, state, data, run)
@@ -36,13 +37,18 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
     held = parameters / (run.world if run.sharded else 1)
     memory = (4 * held * (4 + len(recipe.widths)) + activations) / 2**30
     left = None if state.total is None else (state.total - state.seen) // recipe.batch
-    minutes = facts["minutes"] if left is None else left * seconds / 60
+    if left is None:
+        minutes = f"{facts['minutes']:.2g} minutes"
+    else:  # the optimiser's steps would change the weights, and compiling takes long itself
+        minutes = f"{left * seconds / 60:.2g} minutes of forward and backward passes"
+        faster = [word for word in ("compiled", "captured") if facts.get(word)]
+        minutes += f", before they are {' and '.join(faster)}" if faster else ""
     samples = f"{state.total:,} samples" if state.total else "as many samples as fit"
     kind = f"{run.device.type} x {run.world}" if run.world > 1 else run.device.type
     held_out = len(data.held_out["x"])
     return (
         f"{recipe.name}: {parameters:,} parameters; {len(data):,} items to train on, {held_out:,} held out; {samples} "
-        f"in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB, {minutes:.2g} minutes"
+        f"in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB, {minutes}"
     )
 
 
