@@ -799,3 +799,19 @@ def test_negative_numbers_are_values_in_every_notation(tiny: Path, cli: Callable
             assert np.array_equal(archive["x"], model.sample(2, interval=(float(low), float(high)), **given))
     assert "-inf inf for everywhere" in " ".join(cli("sample", "--help").out.split())
     refused(cli("sample", tiny, "--interval", "-info", "5"), "--interval: expected 2 arguments")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.net.channels=3", r"this UNet has channels=3, x has 1: \(2, 1, 8, 8\)"),
+        ("model.net.labels={'label': 5}", "the UNet knows 5 classes of 'label', the conditioner tells 10: give both"),
+        ("model.net.dropout=2", r"dropout is a probability in \[0, 1\), got 2"),
+        ("objective.model=foo", r"an objective asks for 'foo', but the recipe's networks are \['model'\]"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_one_line(
+    cli: Callable[..., Result], tmp_path: Path, setting: str, message: str
+) -> None:
+    refused(cli("train", "digits", *SMALL, "-s", setting), message)
+    assert not list(tmp_path.iterdir())

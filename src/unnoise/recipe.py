@@ -186,6 +186,7 @@ class Recipe:
         built = {k: _made(v) for k, v in values.items() if v is not None}
         if density is not None:
             _check_interval(built.get("model"), density.interval)
+        _check_classes(built.get("model"), built.get("conditioner"))
         return built
 
     def all_phases(self) -> tuple[Phase, ...]:
@@ -217,3 +218,16 @@ def _check_interval(model: nn.Module | None, interval: tuple[float, float]) -> N
             f"the density draws log-SNR in [{interval[0]:.4g}, {interval[1]:.4g}], the denoiser is for "
             f"[{inside[0]:.4g}, {inside[1]:.4g}]: set model.interval, or the density's ends"
         )
+
+
+def _check_classes(model: Any, conditioner: Any) -> None:
+    """A network must know every class that it is told, and "nothing said", the one after the last."""
+    told = getattr(conditioner, "classes", {})
+    for net in model.modules() if isinstance(model, nn.Module) else ():
+        labels = getattr(net, "labels", None)
+        for name, classes in labels.items() if isinstance(labels, dict) else ():
+            if classes < told.get(name, 0):
+                raise ValueError(
+                    f"the {type(net).__name__} knows {classes} classes of {name!r}, the conditioner tells "
+                    f"{told[name]}: give both the same number"
+                )

@@ -51,6 +51,11 @@ class State:
             for name in phase.modules:
                 if not isinstance(self.components.get(name), nn.Module):
                     raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
+            denoiser = getattr(phase.objective, "model", None)
+            if isinstance(denoiser, str) and denoiser not in self.networks:
+                raise UserError(
+                    f"an objective asks for {denoiser!r}, but the recipe's networks are {sorted(self.networks)}"
+                )
         if shard is not None:
             for module in self.trained.values():
                 shard(module)
