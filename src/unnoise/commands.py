@@ -296,8 +296,8 @@ def compare(o: argparse.Namespace) -> None:
 
 
 def info(o: argparse.Namespace) -> None:
-    """Every key of a recipe; what a run is and where it stands; what an npz file, or a folder, zip or tar of pictures,
-    holds and what training would make of it."""
+    """Every key of a recipe, and whether it can be trained; what a run is and where it stands; what an npz file, or a
+    folder, zip or tar of pictures, holds and what training would make of it."""
     from unnoise.info import lines
 
     for line in lines(o.what, _types(o)):

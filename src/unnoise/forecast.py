@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core.objective import Batch
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
@@ -65,6 +66,21 @@ def advice(recipe: Recipe, run: Runtime, compiled: bool, captured: bool) -> str 
     return f"faster on a GPU: {' '.join(left_out)}{after}"
 
 
+def rehearse(recipe: Recipe, components: Mapping[str, Any], data: Dataset) -> None:
+    """The losses of two items, of each phase: what does not fit together raises what training would."""
+    batch, rng = _batch(recipe, data, 2, torch.device("cpu"))
+    for phase in recipe.all_phases():
+        phase.objective(components, batch, rng, 0)
+
+
+def _batch(recipe: Recipe, data: Dataset, rows: int, device: torch.device) -> tuple[Batch, Rng]:
+    """The first items, as a step of training is shown them, and their randomness."""
+    batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
+    batch["position"] = torch.arange(rows, device=device)
+    rng = Rng.of(range(rows), device)
+    return (batch if recipe.augment is None else recipe.augment(batch, rng)), rng
+
+
 def _memory() -> float:
     """Bytes that this host can still give, where it says so (Linux)."""
     try:
@@ -87,10 +103,8 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
 
     def once(rows: int) -> tuple[float, int]:
         kept.clear()
-        batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
-        batch["position"] = torch.arange(rows, device=device)
-        rng, began = Rng.of(range(rows), device), time.perf_counter()
-        shown = batch if recipe.augment is None else recipe.augment(batch, rng)
+        shown, rng = _batch(recipe, data, rows, device)
+        began = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             loss = recipe.objective(state.components, shown, rng, 0).mean
         loss.backward()  # type: ignore[no-untyped-call]

@@ -171,7 +171,12 @@ class Recipe:
             _check_told(self.augment, self.more.get("conditioner", self.conditioner))
 
     def components(self) -> dict[str, Any]:
-        """Fresh components by name: modules constructed with fresh weights, values as they are."""
+        """Fresh components by name: modules constructed with fresh weights, values as they are.
+
+        Raises:
+            UserError: for a phase or an objective that asks for a network that is not among them.
+            ValueError: for components that do not fit together.
+        """
         values = {"model": self.model, "codec": self.codec, "conditioner": self.conditioner, **self.more}
         process, density = (getattr(self.objective, k, None) for k in ("process", "density"))
         if process is not None:
@@ -187,6 +192,14 @@ class Recipe:
         if density is not None:
             _check_interval(built.get("model"), density.interval)
         _check_classes(built.get("model"), built.get("conditioner"))
+        networks = sorted(k for k, v in built.items() if isinstance(v, nn.Module))
+        for phase in self.all_phases():
+            for name in phase.modules:
+                if name not in networks:
+                    raise UserError(f"a phase trains {name!r}, but the recipe's networks are {networks}")
+            denoiser = getattr(phase.objective, "model", None)
+            if isinstance(denoiser, str) and denoiser not in networks:
+                raise UserError(f"an objective asks for {denoiser!r}, but the recipe's networks are {networks}")
         return built
 
     def all_phases(self) -> tuple[Phase, ...]:
