@@ -815,3 +815,8 @@ def test_settings_that_do_not_fit_each_other_are_one_line(
 ) -> None:
     refused(cli("train", "digits", *SMALL, "-s", setting), message)
     assert not list(tmp_path.iterdir())
+
+
+def test_types_are_read_from_a_python_file(cli: Callable[..., Result], tiny: Path) -> None:
+    np.savez("x.npz", x=np.zeros(2))
+    refused(cli("sample", tiny, "--types", "x.npz"), r"x\.npz is no Python file: its name ends in \.py")
