@@ -326,6 +326,13 @@ def test_a_history_that_cannot_be_is_refused_before_anything_is_measured(cli: Cl
     assert not (tmp_path / "found").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != Path("locked"))
+    refused(cli("evaluate", tiny, *FEW, "--out", "locked"), "nothing may be written in locked: say where else, --out")
+
+
 def test_figures_are_kept_where_the_history_is_stopped(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

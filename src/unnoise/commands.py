@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -271,6 +272,8 @@ def evaluate(o: argparse.Namespace) -> None:
         if o.history:  # read all that it is made of before anything is measured
             earlier(lambda *_: (), Trial(1, run=run))
         out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):  # or it would be found out after all is measured
+            raise UserError(f"nothing may be written in {out}: say where else, --out FOLDER")
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
         given = {"batch": o.batch, **settings, **({"captured": True} if o.capture else {})}
         trial = Trial(o.n or judge.count, o.repeats, o.seed, given, say, run)
