@@ -81,6 +81,8 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
     contents = checkpoint.read(checkpoint.locate(path))
     facts = contents.facts
     width = facts.get("average", "raw") if weights is None else weights
+    if isinstance(width, str) and width != "raw":
+        raise UserError(f"weights is an EMA width such as 0.1, or 'raw'; got {width!r}")
     if width == "raw" and at is not None:
         raise UserError(f"the weights of {path} after {at} samples are kept averaged only")
     if at is not None:
