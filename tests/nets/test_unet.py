@@ -226,6 +226,8 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
     ("arguments", "message"),
     [
         ({"attention": (3,)}, "downsampling factors"),
+        ({"channels": -1}, "channels must be at least 1, got -1"),
+        ({"multipliers": ()}, "multipliers needs one number for each level"),
         ({"dropout": (0.1,)}, "one probability a level"),
         ({"dropout": (0.1, -0.1)}, r"dropout is a probability in \[0, 1\), got -0.1"),
         ({"dropout": 2}, r"dropout is a probability in \[0, 1\), got 2"),

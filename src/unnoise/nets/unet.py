@@ -244,6 +244,10 @@ class UNet(nn.Module):
 
     def _validate(self) -> None:
         levels = len(self.multipliers)
+        if self.channels < 1:
+            raise ValueError(f"channels must be at least 1, got {self.channels}")
+        if not levels:
+            raise ValueError("multipliers needs one number for each level, got none")
         factors = {2**level for level in range(levels)}
         if not set(self.attention) <= factors:
             raise ValueError(f"attention names downsampling factors out of {sorted(factors)}, got {self.attention}")
