@@ -820,3 +820,9 @@ def test_settings_that_do_not_fit_each_other_are_one_line(
 def test_types_are_read_from_a_python_file(cli: Callable[..., Result], tiny: Path) -> None:
     np.savez("x.npz", x=np.zeros(2))
     refused(cli("sample", tiny, "--types", "x.npz"), r"x\.npz is no Python file: its name ends in \.py")
+
+
+def test_a_name_that_leads_elsewhere_is_refused(cli: Callable[..., Result], tmp_path: Path) -> None:
+    for name in ("", "..", "a/b", "../../x"):
+        refused(cli("train", "digits", *SMALL, "-s", f"name={name}"), f"called '{name}', which names no folder in runs")
+    assert not list(tmp_path.iterdir())

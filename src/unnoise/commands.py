@@ -28,6 +28,8 @@ def train(o: argparse.Namespace) -> None:
     if o.minutes is not None and not 0 < o.minutes < math.inf:
         raise UserError(f"--minutes must be positive and finite, got {o.minutes}")
     _at_least_one("--samples", o.samples)
+    if o.out is None and (recipe.name in ("", "..") or Path(recipe.name).name != recipe.name):
+        raise UserError(f"the run would be called {recipe.name!r}, which names no folder in {RUNS}: set name, or --out")
     out = o.out or RUNS / recipe.name
     with launch(o.device) as run:
         state = fit.start(
