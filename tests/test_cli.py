@@ -757,3 +757,72 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     process.stderr.close()
     process.wait(timeout=60)
     assert err == ""
+
+
+def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path: Path) -> None:
+    """Which takes seconds; here for ever, by a torch that swallows a KeyboardInterrupt as parts of the real one do."""
+    (tmp_path / "torch.py").write_text("""
+import pathlib, time
+pathlib.Path("importing").touch()
+while True:
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        pass
+""")
+    process = subprocess.Popen(
+        [*UNNOISE, "list"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    try:
+        wait_for((tmp_path / "importing").is_file, process)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "unnoise: stopped\n")
+        assert process.returncode == 130
+    finally:
+        process.kill()
+
+
+def test_negative_numbers_are_values_in_every_notation(tiny: Path, cli: Callable[..., Result]) -> None:
+    model = unnoise.Model.load(tiny)
+    given: dict[str, Any] = {"steps": 2, "guidance": -0.5, "seed": -3, "label": 1}
+    for k, (low, high) in enumerate([("-inf", "5"), ("-Infinity", "-1e-1"), ("-2.", "inf"), ("-.5E+1", "-2")]):
+        asked = ["--steps", 2, "--guidance", "-5e-1", "--seed", -3, "--cond", "label=1"]
+        done = cli("sample", tiny, "-n", 2, *asked, "--interval", low, high, "--out", f"{k}.npz")
+        assert done.code == 0, done.err
+        with np.load(f"{k}.npz") as archive:
+            assert np.array_equal(archive["x"], model.sample(2, interval=(float(low), float(high)), **given))
+    assert "-inf inf for everywhere" in " ".join(cli("sample", "--help").out.split())
+    refused(cli("sample", tiny, "--interval", "-info", "5"), "--interval: expected 2 arguments")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.net.channels=3", r"this UNet has channels=3, x has 1: \(2, 1, 8, 8\)"),
+        ("model.net.labels={'label': 5}", "the UNet knows 5 classes of 'label', the conditioner tells 10: give both"),
+        ("model.net.dropout=2", r"dropout is a probability in \[0, 1\), got 2"),
+        ("objective.model=foo", r"an objective asks for 'foo', but the recipe's networks are \['model'\]"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_one_line(
+    cli: Callable[..., Result], tmp_path: Path, setting: str, message: str
+) -> None:
+    refused(cli("train", "digits", *SMALL, "-s", setting), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_types_are_read_from_a_python_file(cli: Callable[..., Result], tiny: Path) -> None:
+    np.savez("x.npz", x=np.zeros(2))
+    refused(cli("sample", tiny, "--types", "x.npz"), r"x\.npz is no Python file: its name ends in \.py")
+
+
+def test_a_name_that_leads_elsewhere_is_refused(cli: Callable[..., Result], tmp_path: Path) -> None:
+    for name in ("", "..", "a/b", "../../x"):
+        refused(cli("train", "digits", *SMALL, "-s", f"name={name}"), f"called '{name}', which names no folder in runs")
+    assert not list(tmp_path.iterdir())

@@ -326,6 +326,13 @@ def test_a_history_that_cannot_be_is_refused_before_anything_is_measured(cli: Cl
     assert not (tmp_path / "found").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != Path("locked"))
+    refused(cli("evaluate", tiny, *FEW, "--out", "locked"), "nothing may be written in locked: say where else, --out")
+
+
 def test_figures_are_kept_where_the_history_is_stopped(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +348,22 @@ def test_figures_are_kept_where_the_history_is_stopped(
     done = cli("evaluate", tiny, *FEW, "--history", 2, "--out", "found")
     assert done.code == 130 and "read as asked" in done.out
     assert Evaluation.read(tmp_path / "found").figures and not Evaluation.read(tmp_path / "found").history
+
+
+def test_a_history_is_measured_as_the_run_is(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --compile, each of its models compiled."""
+    compiled, measured = list[Model](), list[Model]()
+
+    def judge(self: Classifier, model: Model, *given: Any) -> Any:
+        measured.append(model)
+        return ()
+
+    monkeypatch.setattr(Classifier, "__call__", judge)
+    monkeypatch.setattr(Model, "compile", lambda model: compiled.append(model) or model)
+    for asked in ([], ["--compile"]):
+        assert cli("evaluate", tiny, *FEW, "--history", 3, *asked, "--out", "found").code == 0
+        assert len(measured) == 4 and all((model in compiled) == bool(asked) for model in measured)
+        measured.clear()
 
 
 # Two processes --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,53 @@ def test_folders_that_are_no_runs_are_named(tmp_path: Path) -> None:
         do()
         with pytest.raises(UserError, match=message):
             list(info.lines(str(tmp_path)))
+
+
+# What training would refuse -------------------------------------------------------------------------------------------
+
+OWN = """
+from dataclasses import replace
+from unnoise import recipes
+
+def recipe():
+    own = recipes.load("digits")[0]
+    return replace(own, {})
+"""
+
+
+def last(what: str) -> str:
+    *keys, said = info.lines(what)
+    assert any(line.startswith("optim.lr ") for line in keys)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model=own.model.replace(net=own.model.args['net'].replace(channels=3))", "this UNet has channels=3, x has 1"),
+        ("codec=replace(own.codec, shape=(1, 16, 16))", "the codec expects torch.uint8 of (1, 16, 16)"),
+        ("trains=('codec',)", "a phase trains 'codec', but the recipe's networks are ['model']"),
+        ("objective=None", "TypeError: 'NoneType' object is not callable"),
+    ],
+)
+def test_a_recipe_of_parts_that_do_not_fit(tmp_path: Path, change: str, message: str) -> None:
+    (tmp_path / "own.py").write_text(OWN.format(change))
+    said = last(str(tmp_path / "own.py"))
+    assert said.startswith(f"unnoise train {tmp_path}/own.py would be refused: ") and message in said
+
+
+def test_data_and_extras_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What can be downloaded is not, by looking; nor is anything written."""
+    assert last("digits") == "next: unnoise train digits"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("UNNOISE_DATA", raising=False)
+    refused = "would be refused: "
+    assert last("airplane").startswith(f"unnoise train airplane {refused}pointclouds/modelnet_airplane.npz is looked ")
+    assert last("images").startswith(f"unnoise train images {refused}which pictures? --data PATH")
+    assert last("latent").startswith(f"unnoise train latent {refused}no such run: runs/autoencoder, which this recipe ")
+    assert last("mnist") == "next: unnoise train mnist, which downloads mnist (12 MB) first"
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    said = f"unnoise train digits {refused}the digits come with scikit-learn: pip install 'unnoise[demo]'"
+    assert last("digits") == said
+    assert not list(tmp_path.iterdir())

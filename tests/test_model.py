@@ -320,6 +320,8 @@ def test_weights_are_those_asked_for(tiny: Path, tmp_path: Path) -> None:
     # A width between two others lies between them: nearer to the weights as trained the shorter it is.
     distance = [float((w - raw).norm()) for w in (narrow, between, wide)]
     assert 0 < distance[0] < distance[1] < distance[2]
+    with pytest.raises(un.UserError, match=r"weights is an EMA width such as 0\.1, or 'raw'; got 'best'"):
+        Model.load(tiny, weights="best")  # type: ignore[arg-type]
     with pytest.raises(un.UserError, match="EMA width is a share of the run"):
         Model.load(tiny, weights=0.9)
     alone = tmp_path / "checkpoint"

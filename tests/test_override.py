@@ -123,6 +123,7 @@ def get(value: Any, path: str) -> Any:
         ("codec=Plain(shape=(2,), std=3)", Plain((2,), std=3.0)),
         ("data=Arrays(path='my data/x=1.npz', held_out=0)", Arrays("my data/x=1.npz", held_out=0.0)),
         ("data=Arrays(path=x.npz)", Arrays("x.npz")),
+        ("data=Arrays(path=my-data/of-2024/x.npz, held_out=-0.0)", Arrays("my-data/of-2024/x.npz", held_out=-0.0)),
         ("judge.codec.shape=1,16,16", (1, 16, 16)),
     ],
 )

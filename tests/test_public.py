@@ -92,17 +92,27 @@ def test_every_public_name_is_there_once_and_documented() -> None:
 def test_an_import_is_light() -> None:
     """Extras and heavy libraries are imported where they are used, and not by `import unnoise`."""
     heavy = ("sklearn", "scipy", "tensorboard", "matplotlib", "pandas", "tensorflow", "torchvision", "beartype")
-    code = "import sys, unnoise; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
-    loaded = python(code).split()
+    code = "import sys, unnoise; {}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
+    loaded = python(code.format("unnoise.Model")).split()
     assert "torch" in loaded
     assert not set(heavy) & set(loaded)
+    assert not {"torch", "numpy", *heavy} & set(
+        python(code.format("set(unnoise.__all__) <= set(dir(unnoise))")).split()
+    )
+
+
+def test_public_names_come_when_they_are_asked_for() -> None:
+    """Each by itself, in an interpreter that has imported nothing else of ours; another name is an AttributeError."""
+    assert python("import unnoise as un; print(hasattr(un, 'Euler'), un.sample.Euler())") == "False Euler()\n"
+    assert python("from unnoise import *; print(Model.__name__, len(core.__name__))") == "Model 12\n"
+    assert python("from unnoise import errors; import sys; print('torch' in sys.modules)") == "False\n"
 
 
 def test_an_import_does_no_work() -> None:
     """No thread, no file written, no draw from torch's generator, no change of a default."""
     before = "import torch, threading; s = torch.get_rng_state(); d = torch.get_default_dtype()"
     after = "print(torch.equal(s, torch.get_rng_state()), d == torch.get_default_dtype(), threading.active_count())"
-    assert python(f"{before}; import unnoise; {after}").split() == ["True", "True", "1"]
+    assert python(f"{before}; import unnoise; unnoise.Model; {after}").split() == ["True", "True", "1"]
 
 
 def test_the_licence_is_permissive_and_stated_everywhere() -> None:

@@ -6,27 +6,12 @@ model = un.Model.load("runs/digits")
 model.sample(16, label=3, seed=0, steps=20).save("grid.png")
 """
 
-from unnoise import core, data, guide, modality, nets, optim, sample
-from unnoise.core.denoiser import Preconditioned
-from unnoise.core.density import LogitNormalTime, LogNormalSigma, UniformTime
-from unnoise.core.discrete import Absorbing
-from unnoise.core.level import CLEAN, Level
-from unnoise.core.objective import Denoising, Joint, MaskedTokens
-from unnoise.core.parameterization import X0, Categorical, Edm, Eps, Flow, V
-from unnoise.core.process import Gaussian
-from unnoise.core.product import Product
-from unnoise.core.rng import Rng
-from unnoise.errors import UserError
-from unnoise.fit import resume, start
-from unnoise.model import Model
-from unnoise.recipe import Phase, Recipe, Sampling
-from unnoise.runtime import Runtime
-from unnoise.samples import Samples
-from unnoise.spec import Build
-from unnoise.state import State
-from unnoise.system import System
-from unnoise.trained import Trained
+from typing import TYPE_CHECKING
+
 from unnoise.version import __version__
+
+if TYPE_CHECKING:
+    from unnoise.public import *
 
 __all__ = [
     "CLEAN",
@@ -70,3 +55,16 @@ __all__ = [
     "sample",
     "start",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        # Not before: importing torch takes seconds, which the command line must be able to end at a Ctrl-C.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from unnoise import public
+
+        return getattr(public, name)
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unnoise import commands
 from unnoise.errors import UserError, is_out_of_memory
@@ -22,11 +26,9 @@ SHIPPED = "; where no such path exists, a model that comes with the package: see
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. What the user can mend is one line on stderr and exit code 2."""
-    # Libraries that warn or log in the user's terminal are ours to keep quiet.
-    warnings.filterwarnings("ignore", module="torch")
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
+        _load_libraries()
         options.run_command(options)
     except UserError as e:
         return _fail(str(e), e.exit_code)
@@ -55,6 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _load_libraries() -> None:
+    """Import torch and what is built on it, which takes seconds; then keep it quiet in the user's terminal.
+
+    Ctrl-C meanwhile ends the process at once: a KeyboardInterrupt would be swallowed by some imports, and nothing has
+    begun that could be left half done.
+    """
+    at_ctrl_c = signal.getsignal(signal.SIGINT)
+    ours = at_ctrl_c is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_fail("stopped", 130)))
+    warnings.filterwarnings("ignore", module="torch")
+    importlib.import_module("unnoise.public")
+    logging.getLogger("torch").setLevel(logging.ERROR)  # torch sets it as it is imported
+    if ours:
+        signal.signal(signal.SIGINT, at_ctrl_c)
+
+
 def _fail(message: str, code: int) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"unnoise: {' '.join(message.split())}", file=sys.stderr)
@@ -68,6 +87,11 @@ def _is_ours(e: Exception) -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        """Values such as -inf and -1e-3 are numbers too, where argparse takes them for options."""
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-(inf(inity)?|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)$", re.IGNORECASE)
+
     def error(self, message: str) -> NoReturn:
         """One line, as all errors are."""
         self.exit(_fail(f"{message} (see {self.prog} --help)", 2))
@@ -204,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
             type=float,
             nargs=2,
             metavar=("LOW", "HIGH"),
-            help="log-SNR between which guidance acts, -99 99 for everywhere (default: the recipe's)",
+            help="log-SNR between which guidance acts, -inf inf for everywhere (default: the recipe's)",
         )
         command.add_argument(
             "--weaker",

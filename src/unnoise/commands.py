@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def train(o: argparse.Namespace) -> None:
     if o.minutes is not None and not 0 < o.minutes < math.inf:
         raise UserError(f"--minutes must be positive and finite, got {o.minutes}")
     _at_least_one("--samples", o.samples)
+    if o.out is None and (recipe.name in ("", "..") or Path(recipe.name).name != recipe.name):
+        raise UserError(f"the run would be called {recipe.name!r}, which names no folder in {RUNS}: set name, or --out")
     out = o.out or RUNS / recipe.name
     with launch(o.device) as run:
         state = fit.start(
@@ -108,6 +111,8 @@ def _weights(o: argparse.Namespace) -> Any:
 def _model(o: argparse.Namespace, device: Any) -> Any:
     from unnoise import system
     from unnoise.capture import require_cuda
+    from unnoise.model import Model
+    from unnoise.trained import no_weaker
 
     if o.capture:
         require_cuda(device)
@@ -116,6 +121,9 @@ def _model(o: argparse.Namespace, device: Any) -> Any:
     given = {"weights": weights, "device": device, "precision": o.precision, "types": _types(o), "weaker": weaker}
     model = system.load(o.run, **given)
     model.facts["weights"] = weights
+    own = model.sampling
+    if isinstance(model, Model) and o.autoguidance is None and own.autoguidance != 1 and model.weaker is None:
+        raise no_weaker(o.run, model.facts.get("seen", 0), own.weaker)
     return model.compile() if o.compile else model
 
 
@@ -260,11 +268,14 @@ def evaluate(o: argparse.Namespace) -> None:
         def earlier(judge: Any, trial: Trial) -> Any:
             sampling = model.settings(**settings)
             weaker = None if sampling.autoguidance == 1 else sampling.weaker
-            return history(o.run, o.history, judge, data, trial, _weights(o), _types(o), weaker, model.precision)
+            how = _weights(o), _types(o), weaker, model.precision, o.compile
+            return history(o.run, o.history, judge, data, trial, *how)
 
         if o.history:  # read all that it is made of before anything is measured
             earlier(lambda *_: (), Trial(1, run=run))
         out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):  # or it would be found out after all is measured
+            raise UserError(f"nothing may be written in {out}: say where else, --out FOLDER")
         say = (lambda line: print(line, file=sys.stderr)) if run.is_main else (lambda line: None)
         given = {"batch": o.batch, **settings, **({"captured": True} if o.capture else {})}
         trial = Trial(o.n or judge.count, o.repeats, o.seed, given, say, run)
@@ -290,8 +301,8 @@ def compare(o: argparse.Namespace) -> None:
 
 
 def info(o: argparse.Namespace) -> None:
-    """Every key of a recipe; what a run is and where it stands; what an npz file, or a folder, zip or tar of pictures,
-    holds and what training would make of it."""
+    """Every key of a recipe, and whether it can be trained; what a run is and where it stands; what an npz file, or a
+    folder, zip or tar of pictures, holds and what training would make of it."""
     from unnoise.info import lines
 
     for line in lines(o.what, _types(o)):

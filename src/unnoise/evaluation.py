@@ -124,11 +124,13 @@ def history(
     types: Sequence[type] = (),
     weaker: float | None = None,
     precision: str | None = None,
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """What the judge says of `count` of the averages that a run kept as training went on, the last among them.
 
     With `weaker`, each is loaded with the network after this share of its samples (`Model.load`), and those before
-    which none was kept do not count.
+    which none was kept do not count. With `compiled`, each is compiled as `Model.compile` does, of which all but the
+    first find that it is done.
 
     Raises:
         UserError: where the run kept none.
@@ -142,6 +144,8 @@ def history(
         trial.say(f"after {at} samples")
         given: dict[str, Any] = {"device": trial.run.device, "precision": precision, "types": types}
         model = Model.load(run, weights=weights, at=at, weaker=weaker, **given)
+        if compiled:
+            model.compile()
         found.append({"seen": at, "figures": judge(model, data, replace(trial, repeats=1))})
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.core.objective import Batch
 from unnoise.core.rng import Rng
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
@@ -28,7 +29,8 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
         state: its networks; how many samples are to be seen.
         data: what it learns from.
         run: rank and world.
-        facts: of the run: "precision", and "minutes" where the number of samples is not fixed yet.
+        facts: of the run: "precision", "compiled" and "captured", and "minutes" where the number of samples is not
+            fixed yet.
     """
     parameters = sum(p.numel() for m in state.networks.values() for p in m.parameters())
     seconds, activations = _trial(recipe, state, data, run)
@@ -36,13 +38,18 @@ def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: M
     held = parameters / (run.world if run.sharded else 1)
     memory = (4 * held * (4 + len(recipe.widths)) + activations) / 2**30
     left = None if state.total is None else (state.total - state.seen) // recipe.batch
-    minutes = facts["minutes"] if left is None else left * seconds / 60
+    if left is None:
+        minutes = f"{facts['minutes']:.2g} minutes"
+    else:  # the optimiser's steps would change the weights, and compiling takes long itself
+        minutes = f"{left * seconds / 60:.2g} minutes of forward and backward passes"
+        faster = [word for word in ("compiled", "captured") if facts.get(word)]
+        minutes += f", before they are {' and '.join(faster)}" if faster else ""
     samples = f"{state.total:,} samples" if state.total else "as many samples as fit"
     kind = f"{run.device.type} x {run.world}" if run.world > 1 else run.device.type
     held_out = len(data.held_out["x"])
     return (
         f"{recipe.name}: {parameters:,} parameters; {len(data):,} items to train on, {held_out:,} held out; {samples} "
-        f"in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB, {minutes:.2g} minutes"
+        f"in batches of {recipe.batch} on {kind} in {facts['precision']}; about {memory:.2g} GiB, {minutes}"
     )
 
 
@@ -57,6 +64,21 @@ def advice(recipe: Recipe, run: Runtime, compiled: bool, captured: bool) -> str 
         return None
     after = "" if compiled else ", once that has compiled for a minute"
     return f"faster on a GPU: {' '.join(left_out)}{after}"
+
+
+def rehearse(recipe: Recipe, components: Mapping[str, Any], data: Dataset) -> None:
+    """The losses of two items, of each phase: what does not fit together raises what training would."""
+    batch, rng = _batch(recipe, data, 2, torch.device("cpu"))
+    for phase in recipe.all_phases():
+        phase.objective(components, batch, rng, 0)
+
+
+def _batch(recipe: Recipe, data: Dataset, rows: int, device: torch.device) -> tuple[Batch, Rng]:
+    """The first items, as a step of training is shown them, and their randomness."""
+    batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
+    batch["position"] = torch.arange(rows, device=device)
+    rng = Rng.of(range(rows), device)
+    return (batch if recipe.augment is None else recipe.augment(batch, rng)), rng
 
 
 def _memory() -> float:
@@ -81,10 +103,8 @@ def _trial(recipe: Recipe, state: State, data: Dataset, run: Runtime) -> tuple[f
 
     def once(rows: int) -> tuple[float, int]:
         kept.clear()
-        batch = {k: v[torch.arange(rows) % len(v)].to(device) for k, v in data.train.items()}
-        batch["position"] = torch.arange(rows, device=device)
-        rng, began = Rng.of(range(rows), device), time.perf_counter()
-        shown = batch if recipe.augment is None else recipe.augment(batch, rng)
+        shown, rng = _batch(recipe, data, rows, device)
+        began = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             loss = recipe.objective(state.components, shown, rng, 0).mean
         loss.backward()  # type: ignore[no-untyped-call]

@@ -15,10 +15,14 @@ from unnoise.core.objective import EDGES
 from unnoise.data import Images
 from unnoise.data.arrays import read_npz
 from unnoise.data.found import told
+from unnoise.data.home import AbsentError, at_hand
 from unnoise.data.picture_column import readable
 from unnoise.errors import UserError
+from unnoise.forecast import rehearse
 from unnoise.log import read_lines
 from unnoise.override import keys
+from unnoise.recipe import Recipe
+from unnoise.session import check
 from unnoise.spec import build
 
 MEASURED = 512
@@ -39,7 +43,9 @@ def lines(what: str, types: Sequence[type] = ()) -> Iterator[str]:
     elif path.suffix == ".py" or what in recipes.names():
         if what in shipped.names():
             yield from _shipped(what)
-        yield from _recipe(recipes.load(what)[0])
+        recipe = recipes.load(what)[0]
+        yield from _recipe(recipe)
+        yield _next(recipe, shlex.quote(what))
     elif path.is_dir():
         yield from _folder(path)
     elif path.is_file():
@@ -123,6 +129,22 @@ def _recipe(recipe: Any) -> Iterator[str]:
         if key.name in parents and hasattr(key.value, "cls"):
             value = key.value.cls.__name__
         yield f"{key.name:{width}}  {value:24}  {key.meaning}".rstrip()
+
+
+def _next(recipe: Recipe, name: str) -> str:
+    """How to train a recipe, or why that would be refused: found out by all that comes before the first step."""
+    try:
+        components = recipe.components()
+        with at_hand():
+            data = recipe.data.load()
+        check(recipe, components, data)
+        rehearse(recipe, components, data)
+    except AbsentError as e:
+        return f"next: unnoise train {name}, which downloads {e} first"
+    except Exception as e:  # a library's too: the traceback is training's to show
+        kind = "" if isinstance(e, UserError | ValueError) else f"{type(e).__name__}: "
+        return f"unnoise train {name} would be refused: {kind}{' '.join(str(e).split())}"
+    return f"next: unnoise train {name}"
 
 
 def _system(path: Path) -> Iterator[str]:

@@ -151,7 +151,7 @@ def _named(text: str, hint: Any, current: Any, name: str) -> Any:
     """A value of ours by its name, with arguments: Cosine, Cosine(offset=0), Shifted(schedule=Cosine(), shift=1)."""
     for source in (text.strip(), _BARE.sub(r"=\1'\2'", text.strip())):
         try:
-            return _construct(ast.parse(source, mode="eval").body, hint, current, name)
+            return _construct(source, ast.parse(source, mode="eval").body, hint, current, name)
         except SyntaxError:
             continue
     raise OverrideError(f"{name}={text!r} is not a name with arguments, as in Cosine(offset=0)")
@@ -161,7 +161,7 @@ _BARE = re.compile(r"=(\s*)([^\s,'\"()][^,'\"()]*?)(?=\s*[,)])")
 """An argument without quotes: a path is no Python, and a shell has taken its quotes."""
 
 
-def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
+def _construct(source: str, node: ast.expr, hint: Any, current: Any, name: str) -> Any:
     call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
     if not isinstance(call.func, ast.Name) or call.args or any(k.arg is None for k in call.keywords):
         raise OverrideError(f"{name}={ast.unparse(node)!r}: write a name with named arguments, as in Cosine(offset=0)")
@@ -180,7 +180,8 @@ def _construct(node: ast.expr, hint: Any, current: Any, name: str) -> Any:
                 f"{nearest(keyword.arg, inspect.signature(match).parameters)}"
             )
         inner = f"{name}.{keyword.arg}"
-        literal = keyword.value.value if isinstance(keyword.value, ast.Constant) else ast.unparse(keyword.value)
+        written = ast.get_source_segment(source, keyword.value)  # a/b is a quotient, unparsed with spaces, and a path
+        literal = keyword.value.value if isinstance(keyword.value, ast.Constant) else written
         default = _default(match, keyword.arg)
         arguments[keyword.arg] = parse(str(literal), hints.get(keyword.arg, Any), default, inner)
     try:

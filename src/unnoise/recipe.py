@@ -171,7 +171,12 @@ class Recipe:
             _check_told(self.augment, self.more.get("conditioner", self.conditioner))
 
     def components(self) -> dict[str, Any]:
-        """Fresh components by name: modules constructed with fresh weights, values as they are."""
+        """Fresh components by name: modules constructed with fresh weights, values as they are.
+
+        Raises:
+            UserError: for a phase or an objective that asks for a network that is not among them.
+            ValueError: for components that do not fit together.
+        """
         values = {"model": self.model, "codec": self.codec, "conditioner": self.conditioner, **self.more}
         process, density = (getattr(self.objective, k, None) for k in ("process", "density"))
         if process is not None:
@@ -186,6 +191,15 @@ class Recipe:
         built = {k: _made(v) for k, v in values.items() if v is not None}
         if density is not None:
             _check_interval(built.get("model"), density.interval)
+        _check_classes(built.get("model"), built.get("conditioner"))
+        networks = sorted(k for k, v in built.items() if isinstance(v, nn.Module))
+        for phase in self.all_phases():
+            for name in phase.modules:
+                if name not in networks:
+                    raise UserError(f"a phase trains {name!r}, but the recipe's networks are {networks}")
+            denoiser = getattr(phase.objective, "model", None)
+            if isinstance(denoiser, str) and denoiser not in networks:
+                raise UserError(f"an objective asks for {denoiser!r}, but the recipe's networks are {networks}")
         return built
 
     def all_phases(self) -> tuple[Phase, ...]:
@@ -217,3 +231,16 @@ def _check_interval(model: nn.Module | None, interval: tuple[float, float]) -> N
             f"the density draws log-SNR in [{interval[0]:.4g}, {interval[1]:.4g}], the denoiser is for "
             f"[{inside[0]:.4g}, {inside[1]:.4g}]: set model.interval, or the density's ends"
         )
+
+
+def _check_classes(model: Any, conditioner: Any) -> None:
+    """A network must know every class that it is told, and "nothing said", the one after the last."""
+    told = getattr(conditioner, "classes", {})
+    for net in model.modules() if isinstance(model, nn.Module) else ():
+        labels = getattr(net, "labels", None)
+        for name, classes in labels.items() if isinstance(labels, dict) else ():
+            if classes < told.get(name, 0):
+                raise ValueError(
+                    f"the {type(net).__name__} knows {classes} classes of {name!r}, the conditioner tells "
+                    f"{told[name]}: give both the same number"
+                )

@@ -124,6 +124,21 @@ def affordable(grids: Sequence[float], elapsed: float) -> bool:
     return not grids or sum(grids) * (1 + 1 / len(grids)) <= max(FREE, LOOKING * elapsed)
 
 
+def check(recipe: Recipe, parts: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse data that codec or conditioner do not expect, and a grid that cannot be sampled; Raises UserError."""
+    codec: Any = parts.get("codec")
+    conditioner: Any = parts.get("conditioner")
+    if hasattr(codec, "check"):
+        codec.check(loaded(data.train["x"], CHECKED))
+    if conditioner is not None:
+        conditioner.check({k: loaded(v, CHECKED) for k, v in data.train.items() if k in conditioner.names})
+    interval = getattr(parts["model"], "interval", None)
+    if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
+        levels = recipe.sampling.levels(interval)
+        check_interval(levels, interval)
+        plan(recipe.sampling.sampler, levels)
+
+
 class Session:
     """One process's stretch of a run, from a checkpoint to the end or to an interruption."""
 
@@ -161,19 +176,7 @@ class Session:
 
     def prepare(self) -> None:
         """Check data and sampling settings, say what is to come, compile: all before the first step."""
-        parts: dict[str, Any] = self.state.components
-        codec: Any = parts.get("codec")
-        conditioner: Any = parts.get("conditioner")
-        if hasattr(codec, "check"):
-            codec.check(loaded(self.data.train["x"], CHECKED))
-        if conditioner is not None:
-            train = self.data.train
-            conditioner.check({k: loaded(v, CHECKED) for k, v in train.items() if k in conditioner.names})
-        interval = getattr(parts["model"], "interval", None)
-        if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
-            levels = self.recipe.sampling.levels(interval)
-            check_interval(levels, interval)
-            plan(self.recipe.sampling.sampler, levels)
+        check(self.recipe, self.state.components, self.data)
         self.run.shard(self.recipe.batch)
         if self.run.is_main and self.data.notice:
             say(self.data.notice)

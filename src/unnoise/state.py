@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from unnoise.core.objective import EDGES
 from unnoise.core.rng import Rng
-from unnoise.errors import UserError
 from unnoise.optim import Ema, LossScale, hidden_matrices
 from unnoise.parts import divided
 from unnoise.recipe import Phase, Recipe
@@ -47,10 +46,6 @@ class State:
                 components = recipe.components()
         self.components = dict(components)
         self.phases = recipe.all_phases()
-        for phase in self.phases:
-            for name in phase.modules:
-                if not isinstance(self.components.get(name), nn.Module):
-                    raise UserError(f"a phase trains {name!r}, but the recipe's networks are {sorted(self.networks)}")
         if shard is not None:
             for module in self.trained.values():
                 shard(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,8 @@ def load(path: Path, weights: str | float | None, at: int | None = None) -> chec
     contents = checkpoint.read(checkpoint.locate(path))
     facts = contents.facts
     width = facts.get("average", "raw") if weights is None else weights
+    if isinstance(width, str) and width != "raw":
+        raise UserError(f"weights is an EMA width such as 0.1, or 'raw'; got {width!r}")
     if width == "raw" and at is not None:
         raise UserError(f"the weights of {path} after {at} samples are kept averaged only")
     if at is not None:
@@ -126,11 +129,22 @@ def with_weaker(
         if asked != sampling:
             raise UserError(f"{path} holds a weaker network of share {sampling.weaker:g}, and none of {asked.weaker:g}")
     elif not _add_weaker(contents, path, weights, asked.weaker) and share is not None:
-        raise UserError(
-            f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {asked.weaker:g} "
-            f"of its {contents.facts.get('seen', 0)} samples: name the folder of a run, or a larger share"
-        )
+        raise no_weaker(path, contents.facts.get("seen", 0), asked.weaker)
     return asked
+
+
+def no_weaker(path: Path, seen: int, share: float) -> UserError:
+    """That no averages of so early on are kept, and what to do: a share that there is, where there is one."""
+    kept = snapshots(shipped.find(path))
+    shares = (math.ceil(1000 * n / seen) / 1000 for n in kept)
+    least = next((s for s in shares if s < 1), None)
+    more = (
+        "take the folder of its run" if not kept else f"take --weaker {least:g} or more" if least else "train it longer"
+    )
+    return UserError(
+        f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {share:g} of its "
+        f"{seen} samples: {more}, or leave autoguidance at 1 (--autoguidance 1)"
+    )
 
 
 def earlier(run: Path, seen: int, share: float) -> int | None:

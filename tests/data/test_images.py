@@ -172,7 +172,7 @@ def test_bad_archives_are_named(tmp_path: Path) -> None:
         ("cut.tar.gz", tar[: len(tar) // 2], "is not a readable tar"),
         ("empty.zip", b"", "none of"),
         ("text.tar", b"hello" * 400, "none of"),
-        ("one.png", encoded(NOISE[0]), "none of"),
+        ("one.png", encoded(NOISE[0]), "is one picture: name the folder"),
     ]:
         (tmp_path / name).write_bytes(content)
         found = message(Images(str(tmp_path / name)))
@@ -679,3 +679,11 @@ def test_without_the_extra_its_name_is_said(tmp_path: Path, monkeypatch: pytest.
     folder(tmp_path / "h", {"state.json": b"{}", "dataset_info.json": b"{}"})
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "pip install 'unnoise[datasets]'" in message(Images(str(tmp_path / "h")))
+
+
+def test_one_file_is_no_set(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a" / "x.png")
+    assert "x.png is one picture: name the folder that it is in, " in message(Images(str(tmp_path / "a" / "x.png")))
+    np.save(tmp_path / "x.npy", np.zeros((3, 9, 9), np.uint8))
+    assert "x.npy is one array: save it with np.savez(path, x=array), and" in message(Images(str(tmp_path / "x.npy")))

@@ -137,7 +137,7 @@ def test_without_a_weaker_network_it_is_refused(tiny: Path, tmp_path: Path) -> N
     for share, message in (
         (
             0.01,
-            r"keeps no averages of the first 0\.01 of its 1920 samples: name the folder of a run, or a larger share",
+            r"keeps no averages of the first 0\.01 of its 1920 samples: take --weaker 0\.134 or more, or leave",
         ),
         (1.5, "weaker is a share of the training, between 0 and 1, got 1.5"),
     ):
@@ -247,14 +247,21 @@ def test_a_recipe_that_asks_for_it(cli: Cli, tmp_path: Path) -> None:
     alone = Model.load("run/checkpoints/640")  # without the averages, and good for everything else
     assert alone.weaker is None and np.array_equal(alone.sample(3, autoguidance=1.0), m.sample(3, autoguidance=1.0))
     code, err = cli("sample", "run/checkpoints/640", "--out", "y.npz")
-    assert code == 2 and "autoguidance 2 needs a weaker network" in err
+    assert code == 2 and "has no weaker network for autoguidance" in err
 
 
 def test_a_run_too_young_for_the_autoguidance_of_its_recipe_says_how_to_go_without(cli: Cli) -> None:
     young = ["digits", "-s", "model.net.width=8", "-s", "sampling.autoguidance=1.5", "-s", "sampling.weaker=0.1"]
     assert cli("train", *young, "--samples", 640, "--out", "young")[0] == 0
     code, err = cli("sample", "young", "-n", 2, "--steps", 2, "--out", "a.npz")
-    assert code == 2 and err.endswith(
-        "where that is too young to keep one, leave autoguidance at 1 (--autoguidance 1)\n"
-    )
+    said = "has no weaker network for autoguidance, since it keeps no averages of the first"
+    without = "or leave autoguidance at 1 (--autoguidance 1)\n"
+    assert (code, err) == (2, f"unnoise: young {said} 0.1 of its 640 samples: take --weaker 0.4 or more, {without}")
     assert cli("sample", "young", "-n", 2, "--steps", 2, "--autoguidance", 1, "--out", "a.npz")[0] == 0
+    assert cli("sample", "young", "-n", 2, "--steps", 2, "--weaker", 0.4, "--out", "b.npz")[0] == 0
+    code, err = cli("sample", "young/checkpoints/640", "-n", 2, "--out", "c.npz")
+    assert code == 2 and err.endswith(f"0.1 of its 640 samples: take the folder of its run, {without}")
+    assert cli("train", *young, "--samples", 128, "--out", "younger")[0] == 0
+    for asked in ([], ["--weaker", 0.9]):
+        code, err = cli("sample", "younger", "-n", 2, *asked, "--out", "c.npz")
+        assert code == 2 and err.endswith(f" of its 128 samples: train it longer, {without}")

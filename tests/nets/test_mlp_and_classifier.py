@@ -26,6 +26,10 @@ def test_mlp_is_zero_at_first_then_told_everything(perturb: Callable) -> None:
     torch.testing.assert_close(out, alone, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="c_noise"):
         net(x, c[:3], **cond)
+    with pytest.raises(ValueError, match=rf"x must be \[B, {x.shape[1]}\] "):
+        net(x[:, 1:], c, **cond)
+    with pytest.raises(ValueError, match="dropout is a probability"):
+        MLP(channels=2, dropout=-0.5)
 
 
 def test_mlp_learns_the_noise_level() -> None:

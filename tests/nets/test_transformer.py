@@ -208,6 +208,7 @@ def test_rebuilt_from_its_description(perturb: Callable) -> None:
         ({"channels": 1, "inducing": 2}, "positions=False"),
         ({"channels": 1, "inducing": 2, "positions": False, "causal": True}, "causal=False"),
         ({"channels": 1, "labels": {"mask": 2}}, "mask"),
+        ({"channels": 1, "dropout": 1.0}, "dropout is a probability"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments: dict, message: str) -> None:

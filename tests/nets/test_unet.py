@@ -226,7 +226,11 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
     ("arguments", "message"),
     [
         ({"attention": (3,)}, "downsampling factors"),
+        ({"channels": -1}, "channels must be at least 1, got -1"),
+        ({"multipliers": ()}, "multipliers needs one number for each level"),
         ({"dropout": (0.1,)}, "one probability a level"),
+        ({"dropout": (0.1, -0.1)}, r"dropout is a probability in \[0, 1\), got -0.1"),
+        ({"dropout": 2}, r"dropout is a probability in \[0, 1\), got 2"),
         ({"blocks": (1,)}, "blocks needs a number >= 1, or one for each of 2 levels, got \\(1,\\)"),
         ({"blocks": 0}, "blocks needs a number >= 1"),
         ({"head_width": 3}, "heads of 3"),
@@ -244,3 +248,8 @@ def test_rebuilt_from_its_attributes_through_json(everything: tuple) -> None:
 def test_impossible_arguments_are_refused(unet: Make, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         unet(**arguments)
+
+
+def test_an_input_of_other_channels_is_refused(unet: Make) -> None:
+    with pytest.raises(ValueError, match=r"channels=2, x has 3: \(1, 3, 8, 8\)"):
+        unet()(torch.zeros(1, 3, 8, 8), torch.zeros(1))

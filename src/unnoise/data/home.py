@@ -9,7 +9,9 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from unnoise.errors import UserError
 
 VARIABLE = "UNNOISE_DATA"
 """The environment variable that names the folder of data."""
+
+_AT_HAND = ContextVar("at_hand", default=False)
 
 _MAGIC = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\x00"}
 
@@ -51,6 +55,20 @@ def find(*parts: str) -> Path:
     return path
 
 
+class AbsentError(UserError):
+    """What is to be downloaded first: a name, and how much."""
+
+
+@contextmanager
+def at_hand() -> Iterator[None]:
+    """Within, nothing is downloaded: what would be is an `AbsentError`."""
+    token = _AT_HAND.set(True)
+    try:
+        yield
+    finally:
+        _AT_HAND.reset(token)
+
+
 def locate(name: str, remotes: Sequence[Remote], about: str) -> Path:
     """The folder of a named set: `name` in UNNOISE_DATA, else in the cache, where what is missing is downloaded.
 
@@ -61,10 +79,14 @@ def locate(name: str, remotes: Sequence[Remote], about: str) -> Path:
 
     Raises:
         UserError: where the variable names no folder; where a download fails, as `fetch` tells.
+        AbsentError: within `at_hand`, where there is something to download.
     """
     root, folder = named_folder(), cache_folder() / name
     if root and (root / name).exists():
         return root / name
+    missing = sum(remote.size for remote in remotes if not (folder / remote.name).is_file())
+    if missing and _AT_HAND.get():
+        raise AbsentError(f"{name} ({missing / 1e6:.0f} MB)")
     try:
         for remote in remotes:
             fetch(remote, folder, about)

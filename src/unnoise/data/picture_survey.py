@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tarfile
 import zipfile
@@ -178,6 +179,11 @@ def _listed(path: Path, skipped: Tally, memory: float) -> Listed:
             return in_tar(path, skipped, memory)
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e}") from e
+    if path.suffix == ".npy":
+        raise UserError(f"{path} is one array: save it with np.savez(path, x=array), and name that npz file")
+    with path.open("rb") as file, quiet(), contextlib.suppress(Unreadable):
+        look(file)
+        raise UserError(f"{path} is one picture: name the folder that it is in, {path.parent}")
     raise UserError(f"{path} is none of: a folder of pictures, a zip, a tar, an npz file; is it whole?")
 
 

@@ -22,6 +22,13 @@ AVG_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 M = TypeVar("M", bound=nn.Module)
 
 
+def check_dropout(*probabilities: float) -> None:
+    """Refuse what is no probability, or drops all; Raises ValueError."""
+    for p in probabilities:
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout is a probability in [0, 1), got {p}")
+
+
 class Given(NamedTuple):
     """What a network is told beside x, as its layers see it.
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.nets.embedding import Embedding, check_conditions
-from unnoise.nets.layers import zero
+from unnoise.nets.layers import check_dropout, zero
 
 
 class MLP(nn.Module):
@@ -49,6 +49,7 @@ class MLP(nn.Module):
         self.channels, self.out_channels = channels, out_channels
         self.width, self.blocks, self.dropout, self.noise_scale = width, blocks, dropout, noise_scale
         self.labels, self.vector = dict(labels or {}), vector
+        check_dropout(dropout)
         self.embed = Embedding(features=width, width=width, noise_scale=noise_scale, labels=self.labels, vector=vector)
         self.stem = nn.Linear(channels, width)
         self.layers = nn.ModuleList(_Block(width, dropout) for _ in range(blocks))
@@ -72,9 +73,10 @@ class MLP(nn.Module):
             ValueError: for an unknown or missing condition, or other shapes.
         """
         check_conditions("MLP", cond, self.labels, vector=self.vector)
-        if x.ndim != 2 or c_noise.shape not in {x.shape[:1], (x.shape[0], 1)}:
+        if x.shape[1:] != (self.channels,) or c_noise.shape not in {x.shape[:1], (x.shape[0], 1)}:
             raise ValueError(
-                f"x must be [B, C] and c_noise [B] or [B, 1], got {tuple(x.shape)}, {tuple(c_noise.shape)}"
+                f"x must be [B, {self.channels}] and c_noise [B] or [B, 1], got {tuple(x.shape)}, "
+                f"{tuple(c_noise.shape)}"
             )
         embedding = self.embed(c_noise.view(-1), cond)
         h = self.stem(x)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.nets.embedding import Embedding, check_conditions
-from unnoise.nets.layers import zero
+from unnoise.nets.layers import check_dropout, zero
 from unnoise.nets.sequence import InducedAttention, SequenceAttention
 
 
@@ -140,6 +140,7 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"give channels (vectors) or vocabulary (tokens), one of them: got {self.channels}, {self.vocabulary}"
             )
+        check_dropout(self.dropout)
         if self.positions and self.head_width % 2:
             raise ValueError(
                 f"rotary embeddings turn pairs of channels: head_width must be even, got {self.head_width}"

@@ -14,6 +14,7 @@ from unnoise.nets.layers import (
     Given,
     Upsample,
     channels_last,
+    check_dropout,
     conv,
     crop,
     group_norm,
@@ -205,7 +206,7 @@ class UNet(nn.Module):
             cond: the conditions that the network was built with.
 
         Raises:
-            ValueError: for an unknown or missing condition, and for a c_noise of another shape.
+            ValueError: for an unknown or missing condition, and for an x or a c_noise of another shape.
         """
         check_conditions(
             "UNet", cond, self.labels, vector=self.vector, context=self.context, image=self.image, **self.vectors
@@ -228,6 +229,8 @@ class UNet(nn.Module):
         """c_noise as [B, *sizes], one entry a spatial axis, each 1 or the size of x."""
         if x.ndim != self.dims + 2:
             raise ValueError(f"this UNet has dims={self.dims}: x must have {self.dims + 2} axes, got {tuple(x.shape)}")
+        if x.shape[1] != self.channels:
+            raise ValueError(f"this UNet has channels={self.channels}, x has {x.shape[1]}: {tuple(x.shape)}")
         if c_noise.shape == x.shape[:1]:
             return c_noise.view(-1, *(1,) * self.dims)
         if c_noise.ndim == x.ndim and c_noise.shape[:2] == (x.shape[0], 1):
@@ -241,6 +244,10 @@ class UNet(nn.Module):
 
     def _validate(self) -> None:
         levels = len(self.multipliers)
+        if self.channels < 1:
+            raise ValueError(f"channels must be at least 1, got {self.channels}")
+        if not levels:
+            raise ValueError("multipliers needs one number for each level, got none")
         factors = {2**level for level in range(levels)}
         if not set(self.attention) <= factors:
             raise ValueError(f"attention names downsampling factors out of {sorted(factors)}, got {self.attention}")
@@ -248,6 +255,7 @@ class UNet(nn.Module):
             raise ValueError(f"blocks needs a number >= 1, or one for each of {levels} levels, got {self.blocks}")
         if isinstance(self.dropout, tuple) and len(self.dropout) != levels:
             raise ValueError(f"dropout needs one probability a level, {levels} in all, got {self.dropout}")
+        check_dropout(*(self.dropout if isinstance(self.dropout, tuple) else [self.dropout]))
         if len(self._strides) != self.dims:
             raise ValueError(f"strides needs one factor for each of {self.dims} axes, got {self._strides}")
         if self.norm not in {"adaptive", "additive"}:

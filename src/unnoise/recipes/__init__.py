@@ -102,6 +102,8 @@ def _defined(module: ModuleType) -> list[type]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
+    if path.suffix != ".py":
+        raise UserError(f"{path} is no Python file: its name ends in .py")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
