@@ -57,6 +57,18 @@ os.environ |= {
     "no_proxy": "127.0.0.1,localhost",
 }
 
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the tests of a file share is made once: by one worker, which runs all of them. So is the judge."""
+    for item in items:
+        definitions: Mapping[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+        if "judge" in definitions:
+            item.add_marker(pytest.mark.xdist_group("judge"))
+        elif any(found[-1].scope == "module" for found in definitions.values()):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 _UNREAD: list[str] = []
 
 
@@ -120,8 +132,14 @@ while True:
         answer = os.waitstatus_to_exitcode(status) if pid else None
     else:
         answer = os.fork()
-        if not answer:
+        if not answer and "imports" not in job:
             break
+        if not answer:
+            asked.close()
+            asked = socket.socket(fileno=streams[0])
+            exec(job["imports"])
+            gc.freeze()
+            continue
         for stream in streams:
             os.close(stream)
     asked.sendall(json.dumps(answer).encode() + b"\\n")
@@ -152,16 +170,24 @@ class Python:
     """`python ...` in processes of their own, forked from one that has imported the libraries, and nothing of ours.
 
     What libraries read from the environment as they are imported, they have read; the rest is as if started anew.
+
+    Args:
+        folder: for what the processes say.
+        of: another, from which this one is forked, to run the code `imports` first.
+        imports: such as imports of ours, where it is not what happens at them that is tested.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: Python | None = None, imports: str = "") -> None:
         self.folder, self.numbers = folder, itertools.count()
         self.socket, theirs = socket.socketpair()
+        self.answers = self.socket.makefile()
         with theirs:
+            if of is not None:
+                of.ask({"imports": imports}, [theirs.fileno()])
+                return
             command = [sys.executable, "-c", FORKS, str(theirs.fileno())]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, pass_fds=[theirs.fileno()], env=environment, check=True)
-        self.answers = self.socket.makefile()
 
     def ask(self, job: Mapping[str, Any], streams: list[int]) -> Any:
         message = json.dumps(job).encode() + b"\n"
@@ -232,14 +258,19 @@ class Process:
             self.returncode = self.of.ask({"wait": self.pid}, [])
         return self.returncode
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 120) -> int:
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
             assert time.monotonic() < end, "waited in vain"
             time.sleep(0.005)
         return code
 
-    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+    @property
+    def text(self) -> str:
+        """What it said so far, errors last."""
+        return "".join(file.read_text(encoding="utf8") for file in self.said)
+
+    def communicate(self, timeout: float = 120) -> tuple[str, str]:
         """What it said, once it has ended."""
         self.wait(timeout)
         out, err = (file.read_text(encoding="utf8") for file in self.said)

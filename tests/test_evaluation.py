@@ -367,9 +367,6 @@ class Pair(NamedTuple):
     said: str
 
 
-one_worker = pytest.mark.xdist_group("pair")  # which is made once
-
-
 @pytest.fixture(scope="module")
 def pair(python: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The same evaluation by one process and by two, who find nothing that was kept: each makes its own ruler."""
@@ -387,7 +384,6 @@ def pair(python: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return Pair(Evaluation.read(folder / "one"), Evaluation.read(folder / "two"), drawn, said)
 
 
-@one_worker
 def test_pitfall_23_all_processes_draw_their_share_of_samples(pair: Pair) -> None:
     """Pitfall 23: of 2 x 300 samples each of two processes draws its 2 x 150, from seeds of its own; one writes, and
     draws what the report shows."""
@@ -398,7 +394,6 @@ def test_pitfall_23_all_processes_draw_their_share_of_samples(pair: Pair) -> Non
     assert len(re.findall(r"^protocol \w{16}; ", pair.said, re.MULTILINE)) == 1
 
 
-@one_worker
 def test_pitfall_24_figures_do_not_depend_on_the_number_of_processes(pair: Pair, record_property: Any) -> None:
     """Pitfall 24: the same ruler, to the digest of the judge that two processes trained, and the same figures."""
     one, two, *_ = pair

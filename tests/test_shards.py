@@ -41,8 +41,6 @@ from unnoise.sample import Heun
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build
 
-pytestmark = pytest.mark.xdist_group("shards")  # one worker makes the runs
-
 HALF, WHOLE = 48, 96
 """Samples seen where runs change hands, and at their end."""
 

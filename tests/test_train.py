@@ -278,7 +278,6 @@ class Spoilt:
 
 
 KINDS = ("ddp", "fsdp", "two graphs")
-one_worker = pytest.mark.xdist_group("two processes")  # which are started once
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +306,6 @@ def test_who_trains_on_a_gpu_is_told_what_would_be_faster() -> None:
     assert advice(clocked, gpu, False, False) is advice(recipe, Runtime(gpu.device, 0, 2, True), False, False) is None
 
 
-@one_worker
 @pytest.mark.parametrize(("kind", "name"), list(product(KINDS, DISTRIBUTED)))
 def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record_property: Any) -> None:
     """Weights, averages, losses, norms and learning rates of 2 ranks are those of 1, also where the gradient comes
@@ -335,7 +333,6 @@ def of_one_process(name: str) -> tuple[dict[str, Tensor], list[float], Tensor, f
     return found, [s.lr for s in steps], norm, state.read_window(Runtime())["loss"]
 
 
-@one_worker
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path, kind: str) -> None:
     """And the loss scale stays one."""
@@ -346,7 +343,6 @@ def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path
     assert torch.equal(a["bad"], b["bad"]) and int(a["bad"][0, 2]) == 2
 
 
-@one_worker
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_processes_end_where_the_numbers_of_one_are_bad(two_processes: Path, kind: str) -> None:
     """Looking for the first bad layer they call the network alike: none waits for another that has found it."""
