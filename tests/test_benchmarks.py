@@ -1,8 +1,6 @@
 """The programs behind docs/tuning.md and the curve of the README, each run once, small."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +9,18 @@ JUDGE = "Distances(features=Means(), count=64, compared=128)"
 SMALL = ("--device", "cpu", "-s", "model.net.width=8")
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own."""
-    return subprocess.run(
-        [sys.executable, BENCHMARKS / program, *arguments], capture_output=True, text=True, check=False
-    )
-
-
-def measured(program: str, out: Path, *arguments: str) -> dict[str, Any]:
-    """What it wrote."""
-    done = run(program, *arguments, "--out", str(out))
+def measured(python: Any, program: str, out: Path, *arguments: str) -> dict[str, Any]:
+    """What it wrote, in a process of its own."""
+    done = python.run(BENCHMARKS / program, *arguments, "--out", out)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
     return found
 
 
-def test_arms_differ_in_their_setting_alone(tmp_path: Path) -> None:
+def test_arms_differ_in_their_setting_alone(python: Any, tmp_path: Path) -> None:
     arms = ("--arm", "a:", "--arm", "b:", "--arm", "c: optim.lr=1e-4", "--arm", "d: batch=250")
     settings = ("--samples", "256", "-n", "64", "-s", f"judge={JUDGE}", *SMALL)
-    found = measured("arms.py", tmp_path / "arms.json", "digits", *settings, *arms)["arms"]
+    found = measured(python, "arms.py", tmp_path / "arms.json", "digits", *settings, *arms)["arms"]
     a, b, c = (
         {k: found[name][k] for k in ("loss", "trained", "held_out", "seen")}
         | {width: of["figures"] for width, of in found[name]["averages"].items()}
@@ -39,17 +30,19 @@ def test_arms_differ_in_their_setting_alone(tmp_path: Path) -> None:
     assert found["d"]["seen"] == 500
 
 
-def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(tmp_path: Path) -> None:
+def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Any, tmp_path: Path) -> None:
     ways = ("--way", "one: steps=1", "--way", "two: steps=2", "--way", "nine: steps=9")
     settings = ("--minutes", "0.03", "-n", "64", "--judge", JUDGE, *SMALL, "--save", str(tmp_path))
-    [point] = measured("minutes.py", tmp_path / "minutes.json", "digits", *settings, *ways, "--choose", "64")["points"]
+    [point] = measured(python, "minutes.py", tmp_path / "minutes.json", "digits", *settings, *ways, "--choose", "64")[
+        "points"
+    ]
     assert [found["way"] for found in point["chosen_by"]] == ["two", "nine"]
     assert [found["way"] for found in point["measured"]] == ["nine", "one"]
-    found = measured("solvers.py", tmp_path / "solvers.json", str(tmp_path / "digits-0.03"), "-n", "64", *ways)
+    found = measured(python, "solvers.py", tmp_path / "solvers.json", str(tmp_path / "digits-0.03"), "-n", "64", *ways)
     assert set(found["ways"]) == {"one", "two", "nine"}
 
 
-def test_ways_are_chosen_by_distances_alone() -> None:
+def test_ways_are_chosen_by_distances_alone(python: Any) -> None:
     """Another first figure may be the better the higher it is."""
-    done = run("minutes.py", "digits", "--minutes", "0.03", "--choose", "64", *SMALL)
+    done = python.run(BENCHMARKS / "minutes.py", "digits", "--minutes", "0.03", "--choose", "64", *SMALL)
     assert done.returncode != 0 and "the judge of digits measures no distances first" in done.stderr

@@ -8,8 +8,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +90,7 @@ def test_weights_that_are_shared_are_written(tmp_path: Path) -> None:
     assert torch.equal(found["a"], tied.weight) and torch.equal(found["b"], tied.weight)
 
 
-def test_latest_always_names_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_latest_always_names_a_whole_checkpoint(python: Any, tmp_path: Path) -> None:
     for seen in (0, 10, 20, 30):
         folder = commit(tmp_path, seen, contents(float(seen)))
         assert locate(tmp_path) == folder and float(read(folder).groups["ema-0.1"]["x"][0]) == seen
@@ -163,10 +161,10 @@ print(crashes, sorted(f.name for f in (home / "checkpoints").iterdir()), seen + 
 """
 
 
-def test_a_death_at_any_call_of_the_system_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_death_at_any_call_of_the_system_leaves_a_whole_checkpoint(python: Any, tmp_path: Path) -> None:
     """One process after the other dies at its 1st, 2nd, 3rd, .. touch of the disk; the next finds the old checkpoint
     or the new one, whole, and clears up."""
-    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = python.run("-c", CRASH, tmp_path)
     assert done.returncode == 0, done.stderr
     crashes, _, rest = done.stdout.partition(" ")
     names, _, last = rest.strip().rpartition(" ")
@@ -214,9 +212,9 @@ except checkpoint.CheckpointError as e:
 """
 
 
-def test_a_refusal_of_the_disk_is_an_error_and_what_was_there_is_whole(tmp_path: Path) -> None:
+def test_a_refusal_of_the_disk_is_an_error_and_what_was_there_is_whole(python: Any, tmp_path: Path) -> None:
     """A real refusal by the system: a limit on the size of files. Nothing half-written stays."""
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = python.run("-c", FULL, tmp_path)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 3, done.stderr
     assert all("File too large" in line and "make room" not in line for line in lines)

@@ -26,9 +26,11 @@ from PIL import Image as Pillow
 import unnoise
 from unnoise import checkpoint
 from unnoise.cli import main
+from unnoise.modality import Plain
+from unnoise.nets import MLP
 
 SMALL = ["-s", "model.net.width=8", "-s", "model.net.head_width=8", "-s", "sampling.steps=2"]
-UNNOISE = [sys.executable, "-m", "unnoise"]
+UNNOISE = ["-m", "unnoise"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -629,10 +631,12 @@ def test_a_library_s_error_is_not_hidden(cli: Callable[..., Result], tmp_path: P
         cli("train", "own.py")
 
 
-def test_a_failing_compiler_is_one_line(tmp_path: Path, tiny: Path) -> None:
+def test_a_failing_compiler_is_one_line(tmp_path: Path) -> None:
     """Where there is no C++ compiler, as in many containers, a stack of torch's own says little."""
+    net = MLP(channels=2, width=4, blocks=1)  # of a U-Net much more would be traced
+    unnoise.Model(unnoise.Preconditioned(net, unnoise.V()), Plain((2,))).save(tmp_path / "model")
     env = {**ENVIRONMENT, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [*UNNOISE, "sample", str(tiny), "-n", "1", "--batch", "1", "--steps", "1", "--compile", "--out", "out"]
+    command = [sys.executable, *UNNOISE, "sample", "model", "-n", "1", "--batch", "1", "--steps", "1", "--compile"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     line = r"unnoise: torch.compile failed \(InvalidCxxCompiler: .*none.*\): mend that, or leave --compile out\n"
@@ -642,7 +646,7 @@ def test_a_failing_compiler_is_one_line(tmp_path: Path, tiny: Path) -> None:
 # Real processes: signals, terminals, pipes ----------------------------------------------------------------------------
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Any) -> None:
     end = time.monotonic() + 120
     while not condition():
         assert process.poll() is None and time.monotonic() < end, "ended before it could be stopped"
@@ -650,19 +654,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 @pytest.mark.parametrize("out", ["out", "out.npz"])
-def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> None:
-    def start(steps: int) -> subprocess.Popen[str]:
-        command = [*UNNOISE, "sample", str(tiny), "-n", "48", "--batch", "8", "--steps", str(steps)]
-        return subprocess.Popen(
-            [*command, "--cond", "label=all", "--out", out],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-            # A shell in the background lets its children ignore SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-        )
+def test_a_stopped_sampling_goes_on(python: Any, tmp_path: Path, tiny: Path, out: str) -> None:
+    def start(steps: int) -> Any:
+        command = [*UNNOISE, "sample", tiny, "-n", 48, "--batch", 8, "--steps", steps, "--cond", "label=all"]
+        return python.start(*command, "--out", out, cwd=tmp_path)
 
     def stopped(steps: int) -> tuple[int, str, str]:
         process = start(steps)
@@ -673,7 +668,7 @@ def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> Non
         return process.returncode, stdout, stderr
 
     home = tmp_path / (out if out == "out" else "out.npz.parts")
-    for steps in (25, 100, 400, 1600):  # until it takes longer than a busy machine takes to pass the signal on
+    for steps in (6, 25, 100, 400, 1600):  # until it takes longer than a busy machine takes to pass the signal on
         code, stdout, stderr = stopped(steps)
         if code == 130:
             break
@@ -703,10 +698,9 @@ def test_a_stopped_sampling_goes_on(tmp_path: Path, tiny: Path, out: str) -> Non
             assert np.array_equal(archive["x"], whole) and archive["seed"].tolist() == list(range(48))
 
 
-def test_a_stopped_training_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_stopped_training_says_how_to_go_on(python: Any, tmp_path: Path) -> None:
     command = [*UNNOISE, "train", "digits", *SMALL, "-s", "log_every=1", "--samples", "640000", "--out", "run"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
+    process = python.start(*command, cwd=tmp_path)
     log = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: log.is_file() and log.read_text().count("\n") >= 2, process)
     process.send_signal(signal.SIGTERM)
@@ -719,15 +713,13 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
-def test_a_terminal_shows_a_bar(tmp_path: Path, tiny: Path) -> None:
+def test_a_terminal_shows_a_bar(python: Any, tmp_path: Path, tiny: Path) -> None:
     """And no lines of a log, which would tear it."""
 
     def on_a_terminal(*arguments: str) -> str:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
-        process = subprocess.Popen(
-            [*UNNOISE, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=ENVIRONMENT
-        )
+        process = python.start(*UNNOISE, *arguments, cwd=tmp_path, stderr=theirs)
         os.close(theirs)
         shown = b""
         with contextlib.suppress(OSError):  # EIO: the other end is closed
@@ -748,9 +740,8 @@ def test_a_terminal_shows_a_bar(tmp_path: Path, tiny: Path) -> None:
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     """unnoise list | head -1"""
-    process = subprocess.Popen(
-        [*UNNOISE, "info", "digits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+    command, pipe = [sys.executable, *UNNOISE, "info", "digits"], subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     err = process.stderr.read()

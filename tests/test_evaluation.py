@@ -7,8 +7,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -392,11 +390,8 @@ class Pair(NamedTuple):
     said: str
 
 
-one_worker = pytest.mark.xdist_group("pair")  # which is made once
-
-
 @pytest.fixture(scope="module")
-def pair(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair(python: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The same evaluation by one process and by two, who find nothing that was kept: each makes its own ruler."""
     folder = tmp_path_factory.mktemp("pair")
     (folder / "worker.py").write_text(WORKER, encoding="utf8")
@@ -404,17 +399,14 @@ def pair(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     for run in ("one", "two"):
         shutil.copytree(tiny, folder / run)
     assert main([*arguments, str(folder / "one")]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, str(folder / "worker.py"), str(folder), *arguments, str(folder / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "UNNOISE_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    environment = {**os.environ, "UNNOISE_CACHE": str(folder / "cache")}
+    command = [folder / "worker.py", folder, *arguments, folder / "two"]
+    said = "".join(out + err for out, err in python.group(2, *command, env=environment))
     notes = [(folder / f"{rank}.txt").read_text().splitlines() for rank in (0, 1)]
     drawn = [[(int(n), int(seed)) for n, seed in map(str.split, lines)] for lines in notes]
-    return Pair(Evaluation.read(folder / "one"), Evaluation.read(folder / "two"), drawn, done.stdout + done.stderr)
+    return Pair(Evaluation.read(folder / "one"), Evaluation.read(folder / "two"), drawn, said)
 
 
-@one_worker
 def test_pitfall_23_all_processes_draw_their_share_of_samples(pair: Pair) -> None:
     """Pitfall 23: of 2 x 300 samples each of two processes draws its 2 x 150, from seeds of its own; one writes, and
     draws what the report shows."""
@@ -425,7 +417,6 @@ def test_pitfall_23_all_processes_draw_their_share_of_samples(pair: Pair) -> Non
     assert len(re.findall(r"^protocol \w{16}; ", pair.said, re.MULTILINE)) == 1
 
 
-@one_worker
 def test_pitfall_24_figures_do_not_depend_on_the_number_of_processes(pair: Pair, record_property: Any) -> None:
     """Pitfall 24: the same ruler, to the digest of the judge that two processes trained, and the same figures."""
     one, two, *_ = pair

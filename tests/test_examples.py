@@ -6,10 +6,8 @@ recipe is a file: each script runs in a folder of its own against the installed 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -34,14 +32,10 @@ PICTURES = {
 }
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    """What the command printed; it must end well."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, check=False
-    )
+def run(python: Any, *command: str | Path, cwd: Path) -> None:
+    """In a process of its own, which must end well."""
+    done = python.run(*command, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def check_pictures(folder: Path, name: str) -> None:
@@ -59,21 +53,23 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example_runs_to_its_end(path: Path, tmp_path: Path) -> None:
-    run(path, cwd=tmp_path)
+def test_example_runs_to_its_end(python: Any, path: Path, tmp_path: Path) -> None:
+    run(python, path, cwd=tmp_path)
     check_pictures(tmp_path, path.stem)
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
-def test_tutorial_runs_to_its_end(path: Path, tmp_path: Path) -> None:
-    run(path, tmp_path / "pictures", cwd=tmp_path)
+def test_tutorial_runs_to_its_end(python: Any, path: Path, tmp_path: Path) -> None:
+    run(python, path, tmp_path / "pictures", cwd=tmp_path)
     check_pictures(tmp_path / "pictures", path.stem)
 
 
-def test_pitfall_26_a_recipe_of_ones_own_is_trained_and_sampled_from_the_command_line(tmp_path: Path) -> None:
+def test_pitfall_26_a_recipe_of_ones_own_is_trained_and_sampled_from_the_command_line(
+    python: Any, tmp_path: Path
+) -> None:
     recipe = ROOT / "examples" / "own_recipe.py"
     command = ["-m", "unnoise"]
-    run(*command, "train", recipe, "--samples", "512", "--device", "cpu", "--out", "own", cwd=tmp_path)
+    run(python, *command, "train", recipe, "--samples", "512", "--device", "cpu", "--out", "own", cwd=tmp_path)
     options = ["--types", recipe, "-n", "10", "--cond", "label=all", "--device", "cpu"]
-    run(*command, "sample", "own", *options, "--out", "own.npz", cwd=tmp_path)
+    run(python, *command, "sample", "own", *options, "--out", "own.npz", cwd=tmp_path)
     assert (tmp_path / "own.npz").stat().st_size > 0

@@ -1,8 +1,6 @@
 """Sampling onto the disk: gone on with where it was stopped, and refused where something else lies."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,22 +176,21 @@ from unnoise.export import export
 from unnoise.model import Model
 from unnoise.errors import UserError
 try:
-    export(Model.load(sys.argv[1]), Path(sys.argv[2]), 120, batch=4, steps=20, quiet=True)
+    export(Model.load(sys.argv[1]), Path(sys.argv[2]), 32, batch=4, steps=10, quiet=True)
 except UserError as e:
     sys.exit(f"refused: {e}")
 """
 
 
-def test_of_two_processes_one_makes_an_archive(tiny: Path, tmp_path: Path) -> None:
+def test_of_two_processes_one_makes_an_archive(python: Any, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.npz"
-    command = [sys.executable, "-c", WORKER, str(tiny), str(out)]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [python.start("-c", WORKER, tiny, out) for _ in range(2)]
     said = [process.communicate(timeout=120)[1] for process in both]
     (refused,) = [text for text in said if text]
     assert refused.startswith(f"refused: {out} ")
     assert "is being made by another process: wait for it, or stop it" in refused or "exists" in refused
     with np.load(out) as archive:
-        assert len(archive["x"]) == 120
+        assert len(archive["x"]) == 32
     assert [f.name for f in tmp_path.iterdir()] == ["x.npz"]
 
 

@@ -106,90 +106,36 @@ class Fatal:
 
 # Real processes ------------------------------------------------------------------------------------------------------
 
-SERVER = """
-import json, os, resource, signal, sys, traceback
-import sklearn.datasets, torch, torch._dynamo  # which every optimiser imports, in two seconds
-torch.set_num_threads(1)
-from unnoise import cli, evaluate, export, fit, info, recipes, session
-for line in sys.stdin:
-    job = json.loads(line)
-    if "wait" in job:
-        print(os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1]), flush=True)
-        continue
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        try:
-            out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(out, 1), os.dup2(out, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            session.SAVE_EVERY = job["every"]
-            if job["room"]:
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (job["room"], job["room"]))
-            code = cli.main(job["arguments"])
-            sys.stdout.flush(), sys.stderr.flush()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    print(pid, flush=True)
+IMPORTS = "from unnoise import cli, evaluate, export, fit, info, recipes, session"
+COMMAND = """
+import resource, signal, sys
+every, room, *arguments = sys.argv[1:]
+session.SAVE_EVERY = float(every)
+if int(room):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), int(room)))
+sys.exit(cli.main(arguments))
 """
 
 
+@dataclass
 class Commands:
     """`unnoise ...` in processes of their own, forked from one that has imported everything: fast, and real.
 
     Checkpoints are written every `every` seconds instead of every minute; `room` limits the size of files.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.folder, self.numbers = folder, itertools.count()
+    python: Any
 
-    def _ask(self, job: Mapping[str, Any]) -> int:
-        assert self.server.stdin is not None and self.server.stdout is not None
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def start(self, *arguments: Any, every: float = 60.0, room: int = 0) -> Command:
-        out = self.folder / f"{next(self.numbers)}.txt"
-        job = {"arguments": [str(a) for a in arguments], "out": str(out), "every": every, "room": room}
-        return Command(self, self._ask(job), out)
-
-    def close(self) -> None:
-        assert self.server.stdin is not None and self.server.stdout is not None
-        self.server.stdin.close()
-        self.server.wait(10)
-        self.server.stdout.close()
-
-
-@dataclass
-class Command:
-    """A process at work."""
-
-    server: Commands
-    pid: int
-    out: Path
-
-    def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def wait(self) -> int:
-        return self.server._ask({"wait": self.pid})
-
-    @property
-    def said(self) -> str:
-        return self.out.read_text(encoding="utf8")
+    def start(self, *arguments: Any, every: float = 60.0, room: int = 0) -> Any:
+        return self.python.start("-c", f"{IMPORTS}{COMMAND}", every, room, *arguments)
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    server = Commands(tmp_path_factory.mktemp("commands"))
-    yield server
-    server.close()
+def commands(python: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    imported = type(python)(tmp_path_factory.mktemp("commands"), python, IMPORTS)
+    yield Commands(imported)
+    imported.close()
 
 
 def until(condition: Any, seconds: float = 60.0) -> None:
@@ -300,15 +246,15 @@ def test_a_run_is_trained_by_one_process_at_a_time(commands: Commands, tmp_path:
     try:
         second = commands.start("resume", run, "--samples", 640000, "--device", "cpu")
         assert second.wait() == 2
-        assert second.said == f"unnoise: {run} is being trained by process {first.pid}: wait for it, or stop it\n"
+        assert second.text == f"unnoise: {run} is being trained by process {first.pid}: wait for it, or stop it\n"
         reader = commands.start("info", run)
-        assert reader.wait() == 0, reader.said
+        assert reader.wait() == 0, reader.text
     finally:
-        first.signal(signal.SIGKILL)
+        first.send_signal(signal.SIGKILL)
         first.wait()
     seen = int(locate(run).name)
     again = commands.start("resume", run, "--samples", seen + 16, "--device", "cpu")
-    assert again.wait() == 0, again.said
+    assert again.wait() == 0, again.text
     assert int(locate(run).name) == seen + 16
 
 
@@ -320,10 +266,10 @@ def test_of_two_starts_one_is_refused(commands: Commands, tmp_path: Path) -> Non
         second = commands.start("train", "digits", *SETTINGS, "--samples", 16, "--out", run, "--device", "cpu")
         assert second.wait() == 2
         said = f"unnoise: {run} is being trained by process {os.getpid()}: wait for it, or stop it"
-        assert second.said.splitlines()[-1] == said
+        assert second.text.splitlines()[-1] == said
     assert [f.name for f in run.rglob("*")] == ["checkpoints", ".lock"]
     third = commands.start("train", "digits", *SETTINGS, "--samples", 16, "--out", run, "--device", "cpu")
-    assert third.wait() == 0, third.said
+    assert third.wait() == 0, third.text
 
 
 def test_nothing_is_written_for_a_run_that_cannot_be(tmp_path: Path) -> None:
@@ -449,7 +395,7 @@ def test_a_third_width_is_made_afterwards(commands: Commands, tmp_path: Path) ->
         commands.start("train", "digits", *settings, "-s", f"widths={widths}", "--out", run)
         for run, widths in ((two, "0.05,0.1"), (three, "0.05,0.1,0.075"))
     ]
-    assert [command.wait() for command in both] == [0, 0], both[0].said
+    assert [command.wait() for command in both] == [0, 0], both[0].text
     raw, tracked = vector(two, "raw"), vector(three, 0.075)
     assert torch.equal(raw, vector(three, "raw"))  # averages change nothing of the training
     made = vector(two, 0.075)
@@ -608,8 +554,8 @@ def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Com
             until(lambda at=reached[-1]: (run / "latest").is_file() and int(locate_quietly(run)) > at)
             time.sleep(moments.uniform(0.0, 0.15))
         before = int(locate_quietly(run)) if (run / "latest").is_file() else 0
-        command.signal(signal.SIGKILL)
-        assert command.wait() == -signal.SIGKILL, command.said
+        command.send_signal(signal.SIGKILL)
+        assert command.wait() == -signal.SIGKILL, command.text
         if not (run / "latest").is_file():
             assert kill == 0 and not lines(run)
             continue
@@ -621,10 +567,10 @@ def test_a_run_that_is_killed_twenty_times_is_the_run_that_was_not(commands: Com
     assert reached[-1] >= 16 * 16  # a step for each of the sixteen kills that waited for one, however slow the machine
     end = (reached[-1] // 48 + 1) * 48
     last = commands.start("resume", run, "--samples", str(end), "--device", "cpu")
-    assert last.wait() == 0, last.said
+    assert last.wait() == 0, last.text
     assert not list((run / "checkpoints").glob(".*.part"))
     whole = commands.start("train", "digits", *settings, "--samples", str(end), "--out", tmp_path / "b")
-    assert whole.wait() == 0, whole.said
+    assert whole.wait() == 0, whole.text
     assert_same(tensors(tmp_path / "b"), tensors(run))
     assert lines(tmp_path / "b") == lines(run)
 
@@ -649,14 +595,14 @@ def test_a_run_that_is_stopped_is_saved_and_says_how_to_go_on(
     run = tmp_path / "a"
     command = commands.start("train", "digits", *SETTINGS, "--samples", "960", "--out", run, "--device", "cpu")
     until(lambda: len(lines(run)) >= 2)
-    command.signal(number)
-    assert command.wait() == code, command.said
+    command.send_signal(number)
+    assert command.wait() == code, command.text
     seen = int(locate(run).name)
     said = f"unnoise: stopped and saved after {seen} samples; go on with: unnoise resume {run}"
-    assert command.said.splitlines()[-1] == said and "Traceback" not in command.said
+    assert command.text.splitlines()[-1] == said and "Traceback" not in command.text
     assert 160 <= seen < 960
     after = commands.start("resume", run, "--device", "cpu")
-    assert after.wait() == 0, after.said
+    assert after.wait() == 0, after.text
     assert_same(tensors(whole), tensors(run))
     assert lines(whole) == lines(run)
 
@@ -681,19 +627,19 @@ def test_a_disk_that_refuses_a_checkpoint_ends_a_run_with_one_line(commands: Com
     """A real refusal by the system, in the midst of a run: what was saved before is whole, nothing is half-written."""
     run = tmp_path / "a"
     first = commands.start("train", "digits", *SETTINGS, "--samples", "160", "--out", run, "--device", "cpu")
-    assert first.wait() == 0, first.said
+    assert first.wait() == 0, first.text
     command = commands.start(
         "resume", run, "--samples", "320000", "--device", "cpu", every=0.1, room=20_000
     )  # less than the weights take, and more than the log
-    assert command.wait() == 2, command.said
-    said = [line for line in command.said.splitlines() if line.startswith("unnoise: ")]
-    assert len(said) == 1 and said[0] == command.said.splitlines()[-1]
+    assert command.wait() == 2, command.text
+    said = [line for line in command.text.splitlines() if line.startswith("unnoise: ")]
+    assert len(said) == 1 and said[0] == command.text.splitlines()[-1]
     assert "could not be written" in said[0] and "File too large" in said[0]
-    assert "Traceback" not in command.said
+    assert "Traceback" not in command.text
     assert locate(run).name == "160" and Model.load(run).sample(2).raw.shape == (2, 1, 8, 8)
     assert not [f for f in run.rglob("*") if ".part" in f.name]
     again = commands.start("resume", run, "--samples", "320", "--device", "cpu")  # and with room it goes on
-    assert again.wait() == 0, again.said
+    assert again.wait() == 0, again.text
     assert int(locate(run).name) == 320
 
 
@@ -791,18 +737,15 @@ def test_the_command_line_under_torchrun_is_one_process(whole_dry: Path, tmp_pat
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4) or a["seen"] == seen // 80 * 80 + 80
 
 
-def test_two_processes_go_on_where_one_stood(whole_dry: Path, tmp_path: Path) -> None:
+def test_two_processes_go_on_where_one_stood(python: Any, whole_dry: Path, tmp_path: Path) -> None:
     run = tmp_path / "a"
     recipe = digits(**DRY)
     with pytest.raises(Dead), pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "SAVE_EVERY", 0.0)
         fit.start(recipe, run, RUN, samples=960, loggers=[Fatal(640)])
     assert locate(run).name == "624"
-    done = subprocess.run(
-        [*TORCHRUN, "resume", str(run), "--device", "cpu"], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("done; unnoise sample") == 1  # only one of them speaks
+    said = python.group(2, "-m", "unnoise", "resume", run, "--device", "cpu")
+    assert sum(out.count("done; unnoise sample") for out, _ in said) == 1  # only one of them speaks
     assert difference(whole_dry, run) < 1e-5
     assert [line["lr"] for line in lines(run)] == [line["lr"] for line in lines(whole_dry)]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,19 +18,18 @@ sys.exit(main(["train", "digits", "--device", "cpu", "--out", sys.argv[1], "-s",
 """
 
 
-def test_a_batch_that_a_host_cannot_hold_is_not_tried(tmp_path: Path) -> None:
+def test_a_batch_that_a_host_cannot_hold_is_not_tried(python: Any, tmp_path: Path) -> None:
     """It would end the process without a word: a few rows tell. One batch of these takes hundreds of gigabytes."""
     settings = ("-s", "batch=200000", "-s", "model.net.width=256", "--samples", "200000")
-    command = [sys.executable, "-m", "unnoise", "train", "digits", "--device", "cpu", "--out", str(tmp_path / "run")]
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    done = python.run("-m", "unnoise", "train", "digits", "--device", "cpu", "--out", tmp_path / "run", *settings)
     assert done.returncode == 2, done.stderr
     assert "out of memory with batches of 200000" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_out_of_memory_names_batch_size_and_three_remedies(tmp_path: Path):
+def test_out_of_memory_names_batch_size_and_three_remedies(python: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(out)], capture_output=True, text=True, check=False)
+    done = python.run("-c", SCRIPT, out)
     assert done.returncode == 2
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("unnoise:")]
     assert "Traceback" not in done.stderr

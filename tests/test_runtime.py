@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,12 +111,10 @@ with launch("cpu") as run:
 """
 
 
-def test_two_real_processes_agree(tmp_path: Path) -> None:
+def test_two_real_processes_agree(python: Any, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    python.group(2, script, tmp_path)
     found = [json.loads((tmp_path / f"{r}.json").read_text()) for r in (0, 1)]
     for rank, one in enumerate(found):
         assert (one["rank"], one["world"], one["device"]) == (rank, 2, "cpu")

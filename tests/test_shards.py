@@ -1,6 +1,6 @@
 """Sharded runs: what they write, and that any number of processes goes on with it.
 
-This file is its own worker: `torchrun test_shards.py FOLDER` does in two processes what `two` says, in three `three`.
+This file is its own worker: `test_shards.py FOLDER` does in two processes what `two` says, in three `three`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +40,6 @@ from unnoise.runtime import Runtime, _blocks, launch
 from unnoise.sample import Heun
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build
-
-pytestmark = pytest.mark.xdist_group("shards")  # one worker makes the runs
 
 HALF, WHOLE = 48, 96
 """Samples seen where runs change hands, and at their end."""
@@ -153,14 +150,8 @@ def main(folder: Path) -> None:
         (folder / f"{run.world}-{run.rank}.json").write_text(json.dumps(found))
 
 
-def torchrun(processes: int, *arguments: Any) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(python: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs that were begun, and gone on with, by one, two and three processes; "whole" by one alone."""
     folder = tmp_path_factory.mktemp("runs")
     data = Digits().load().train  # as a file, since scikit-learn takes its seconds in every process
@@ -168,8 +159,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit.start(digits(folder), folder / "whole", Runtime(), samples=WHOLE)
     fit.start(digits(folder), folder / "half", Runtime(), samples=HALF)
     shutil.copytree(folder / "half", folder / "plain")
-    torchrun(2, __file__, folder)
-    torchrun(3, __file__, folder)
+    python.group(2, __file__, folder)
+    python.group(3, __file__, folder)
     fit.resume(folder / "one", Runtime(), samples=WHOLE)
     return folder
 

@@ -1,15 +1,15 @@
 """The loop: phases, accumulation, processes, the order of samples, numbers that are not finite.
 
-This file is its own worker: `torchrun test_train.py FOLDER` trains what `DISTRIBUTED` names in several processes.
+This file is its own worker: `test_train.py FOLDER` trains what `DISTRIBUTED` names, here in two processes.
 """
 
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,8 @@ def adversarial(**changes: Any) -> Recipe:
     return plain(**base | changes)
 
 
+STEPS = 6
+"""Of each of these: the rate rises in four, and falls; a phase of every third step is taken twice."""
 DISTRIBUTED = {
     "plain": plain(),
     "conditioned": conditioned(),
@@ -196,6 +198,7 @@ DISTRIBUTED = {
         objective=FlowMap(density=UniformTime(Karras(sigma_max=40.0)), steps=8),
     ),
 }
+DISTRIBUTED = {name: replace(recipe, samples=STEPS * recipe.batch) for name, recipe in DISTRIBUTED.items()}
 
 
 def run(
@@ -228,7 +231,7 @@ def moved(state: State, recipe: Recipe) -> float:
 
 
 def main(folder: Path) -> None:
-    """Of each process that torchrun started."""
+    """Of each of two processes."""
     torch.set_num_threads(1)
     with launch("cpu") as runtime, pytest.MonkeyPatch.context() as patch:
         # "two graphs": how a recorded step exchanges gradients; what it is made of runs, where CUDA would record it.
@@ -275,16 +278,13 @@ class Spoilt:
 
 
 KINDS = ("ddp", "fsdp", "two graphs")
-one_worker = pytest.mark.xdist_group("two processes")  # which are started once
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_processes(python: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two real processes made of each recipe."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    python.group(2, __file__, folder)
     return folder
 
 
@@ -306,27 +306,33 @@ def test_who_trains_on_a_gpu_is_told_what_would_be_faster() -> None:
     assert advice(clocked, gpu, False, False) is advice(recipe, Runtime(gpu.device, 0, 2, True), False, False) is None
 
 
-@one_worker
 @pytest.mark.parametrize(("kind", "name"), list(product(KINDS, DISTRIBUTED)))
 def test_two_processes_are_one(two_processes: Path, kind: str, name: str, record_property: Any) -> None:
     """Weights, averages, losses, norms and learning rates of 2 ranks are those of 1, also where the gradient comes
     through `encode`, with two phases, and with accumulation. Pitfall 24; pitfall 22: the learning rate to the bit."""
     ranks = [load_file(two_processes / f"{kind}-{name}-{r}.safetensors") for r in (0, 1)]
-    recipe = DISTRIBUTED[name]
-    state, steps = run(recipe)
-    alone = {**weights(state), **{f"ema.{k}": v for k, v in state.ema.state(0.1).items()}}
-    assert moved(state, recipe) > 1e-3
+    alone, lr, norm, loss = of_one_process(name)
     assert all(difference({k: v}, {k: ranks[0][k]}) < 1e-5 for k, v in alone.items())
     figure = difference(alone, {k: ranks[0][k] for k in alone})
     record_property("difference", figure)
     print(f"{kind} {name}: {figure:.2g}")
     assert {k: v.tolist() for k, v in ranks[0].items()} == {k: v.tolist() for k, v in ranks[1].items()}
-    assert ranks[0]["lr"].tolist() == [s.lr for s in steps]
-    assert torch.allclose(ranks[0]["norm"], torch.stack([s.norm for s in steps]), rtol=1e-4)
-    assert float(ranks[0]["loss"]) == pytest.approx(state.read_window(Runtime())["loss"], rel=1e-4)
+    assert ranks[0]["lr"].tolist() == lr and len(lr) == STEPS
+    assert torch.allclose(ranks[0]["norm"], norm, rtol=1e-4)
+    assert float(ranks[0]["loss"]) == pytest.approx(loss, rel=1e-4)
 
 
-@one_worker
+@cache
+def of_one_process(name: str) -> tuple[dict[str, Tensor], list[float], Tensor, float]:
+    """Weights and averages, learning rates, norms and loss."""
+    recipe = DISTRIBUTED[name]
+    state, steps = run(recipe)
+    assert moved(state, recipe) > 1e-3
+    found = {**weights(state), **{f"ema.{k}": v for k, v in state.ema.state(0.1).items()}}
+    norm = torch.stack([s.norm for s in steps])
+    return found, [s.lr for s in steps], norm, state.read_window(Runtime())["loss"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path, kind: str) -> None:
     """And the loss scale stays one."""
@@ -337,7 +343,6 @@ def test_a_bad_gradient_of_one_process_skips_the_step_on_all(two_processes: Path
     assert torch.equal(a["bad"], b["bad"]) and int(a["bad"][0, 2]) == 2
 
 
-@one_worker
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_processes_end_where_the_numbers_of_one_are_bad(two_processes: Path, kind: str) -> None:
     """Looking for the first bad layer they call the network alike: none waits for another that has found it."""

@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -411,16 +409,10 @@ def test_data_that_are_not_the_codecs_are_refused_before_training(recipe: Path, 
 
 
 @contextlib.contextmanager
-def training(recipe: Path, run: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def training(python: Any, recipe: Path, run: Path) -> Iterator[tuple[Any, list[int]]]:
     """`python -m unnoise train` with two readers, in a group of its own as a shell makes it; and the readers."""
-    command = [sys.executable, "-m", "unnoise", "train", str(recipe), "--samples", "10000000", "--out", str(run)]
-    process = subprocess.Popen(
-        [*command, "--workers", "2", "--device", "cpu"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    command = ["-m", "unnoise", "train", recipe, "--samples", 10_000_000, "--out", run, "--workers", 2]
+    process = python.start(*command, "--device", "cpu", session=True)
     try:
         until(lambda: (run / "metrics.jsonl").is_file() and len(read_lines(run / "metrics.jsonl")) >= 1)
         readers = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
@@ -430,8 +422,6 @@ def training(recipe: Path, run: Path) -> Iterator[tuple[subprocess.Popen[str], l
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def alive(pid: int) -> bool:
@@ -443,13 +433,13 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_all_processes_saves_the_run_and_ends_the_readers(
-    recipe: Path, whole: Path, tmp_path: Path, number: int, code: int
+    python: Any, recipe: Path, whole: Path, tmp_path: Path, number: int, code: int
 ) -> None:
     """Ctrl-C in a terminal, and what ends a job, reach the readers too; the run goes on as if not stopped."""
     run = tmp_path / "run"
-    with training(recipe, run) as (process, readers):
+    with training(python, recipe, run) as (process, readers):
         os.killpg(process.pid, number)
-        said, _ = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == code, said
         seen = int(locate(run).name)
         assert said.splitlines()[-1] == (
@@ -458,8 +448,8 @@ def test_a_signal_to_all_processes_saves_the_run_and_ends_the_readers(
         assert "Traceback" not in said and not any(alive(pid) for pid in readers)
 
 
-def test_readers_end_when_the_run_is_killed(recipe: Path, tmp_path: Path) -> None:
-    with training(recipe, tmp_path / "run") as (process, readers):
+def test_readers_end_when_the_run_is_killed(python: Any, recipe: Path, tmp_path: Path) -> None:
+    with training(python, recipe, tmp_path / "run") as (process, readers):
         process.kill()
         process.wait()
         until(lambda: not any(alive(pid) for pid in readers), 30)

@@ -28,8 +28,6 @@ from unnoise.state import State
 from unnoise.train import train
 from unnoise.trial import Trial
 
-pytestmark = pytest.mark.xdist_group("likelihood")  # one worker trains
-
 
 def digits(samples: int = 12_800) -> Recipe:
     """The recipe of 17 gray values at 8 pixels; the cleanest level is where their bits are plain to see."""
