@@ -1,15 +1,20 @@
 """The programs behind docs/tuning.md and the curve of the README, each run once, small."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from programs import Python
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 JUDGE = "Distances(features=Means(), count=64, compared=128)"
 SMALL = ("--device", "cpu", "-s", "model.net.width=8")
 
 
-def measured(python: Any, program: str, out: Path, *arguments: str) -> dict[str, Any]:
+def measured(python: Python, program: str, out: Path, *arguments: str) -> dict[str, Any]:
     """What it wrote, in a process of its own."""
     done = python.run(BENCHMARKS / program, *arguments, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -17,7 +22,7 @@ def measured(python: Any, program: str, out: Path, *arguments: str) -> dict[str,
     return found
 
 
-def test_arms_differ_in_their_setting_alone(python: Any, tmp_path: Path) -> None:
+def test_arms_differ_in_their_setting_alone(python: Python, tmp_path: Path) -> None:
     arms = ("--arm", "a:", "--arm", "b:", "--arm", "c: optim.lr=1e-4", "--arm", "d: batch=250")
     settings = ("--samples", "256", "-n", "64", "-s", f"judge={JUDGE}", *SMALL)
     found = measured(python, "arms.py", tmp_path / "arms.json", "digits", *settings, *arms)["arms"]
@@ -30,7 +35,7 @@ def test_arms_differ_in_their_setting_alone(python: Any, tmp_path: Path) -> None
     assert found["d"]["seen"] == 500
 
 
-def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Any, tmp_path: Path) -> None:
+def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Python, tmp_path: Path) -> None:
     ways = ("--way", "one: steps=1", "--way", "two: steps=2", "--way", "nine: steps=9")
     settings = ("--minutes", "0.03", "-n", "64", "--judge", JUDGE, *SMALL, "--save", str(tmp_path))
     [point] = measured(python, "minutes.py", tmp_path / "minutes.json", "digits", *settings, *ways, "--choose", "64")[
@@ -42,7 +47,7 @@ def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Any, tmp_
     assert set(found["ways"]) == {"one", "two", "nine"}
 
 
-def test_ways_are_chosen_by_distances_alone(python: Any) -> None:
+def test_ways_are_chosen_by_distances_alone(python: Python) -> None:
     """Another first figure may be the better the higher it is."""
     done = python.run(BENCHMARKS / "minutes.py", "digits", "--minutes", "0.03", "--choose", "64", *SMALL)
     assert done.returncode != 0 and "the judge of digits measures no distances first" in done.stderr

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -27,6 +27,9 @@ from unnoise.modality import Plain
 from unnoise.model import Model
 from unnoise.nets import MLP
 from unnoise.runtime import Runtime
+
+if TYPE_CHECKING:
+    from programs import Python
 
 GOLDEN = Path(__file__).parent / "golden"
 SOURCE = Path(checkpoint.__file__).parent
@@ -90,7 +93,7 @@ def test_weights_that_are_shared_are_written(tmp_path: Path) -> None:
     assert torch.equal(found["a"], tied.weight) and torch.equal(found["b"], tied.weight)
 
 
-def test_latest_always_names_a_whole_checkpoint(python: Any, tmp_path: Path) -> None:
+def test_latest_always_names_a_whole_checkpoint(python: Python, tmp_path: Path) -> None:
     for seen in (0, 10, 20, 30):
         folder = commit(tmp_path, seen, contents(float(seen)))
         assert locate(tmp_path) == folder and float(read(folder).groups["ema-0.1"]["x"][0]) == seen
@@ -161,7 +164,7 @@ print(crashes, sorted(f.name for f in (home / "checkpoints").iterdir()), seen + 
 """
 
 
-def test_a_death_at_any_call_of_the_system_leaves_a_whole_checkpoint(python: Any, tmp_path: Path) -> None:
+def test_a_death_at_any_call_of_the_system_leaves_a_whole_checkpoint(python: Python, tmp_path: Path) -> None:
     """One process after the other dies at its 1st, 2nd, 3rd, .. touch of the disk; the next finds the old checkpoint
     or the new one, whole, and clears up."""
     done = python.run("-c", CRASH, tmp_path)
@@ -212,7 +215,7 @@ except checkpoint.CheckpointError as e:
 """
 
 
-def test_a_refusal_of_the_disk_is_an_error_and_what_was_there_is_whole(python: Any, tmp_path: Path) -> None:
+def test_a_refusal_of_the_disk_is_an_error_and_what_was_there_is_whole(python: Python, tmp_path: Path) -> None:
     """A real refusal by the system: a limit on the size of files. Nothing half-written stays."""
     done = python.run("-c", FULL, tmp_path)
     lines = done.stdout.splitlines()

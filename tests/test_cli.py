@@ -1,5 +1,7 @@
 """The command line: each command as a user gives it, and every wrong input as one line that names it."""
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import importlib
@@ -16,7 +18,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +30,9 @@ from unnoise import checkpoint
 from unnoise.cli import main
 from unnoise.modality import Plain
 from unnoise.nets import MLP
+
+if TYPE_CHECKING:
+    from programs import Python
 
 SMALL = ["-s", "model.net.width=8", "-s", "model.net.head_width=8", "-s", "sampling.steps=2"]
 UNNOISE = ["-m", "unnoise"]
@@ -654,7 +659,7 @@ def wait_for(condition: Callable[[], bool], process: Any) -> None:
 
 
 @pytest.mark.parametrize("out", ["out", "out.npz"])
-def test_a_stopped_sampling_goes_on(python: Any, tmp_path: Path, tiny: Path, out: str) -> None:
+def test_a_stopped_sampling_goes_on(python: Python, tmp_path: Path, tiny: Path, out: str) -> None:
     def start(steps: int) -> Any:
         command = [*UNNOISE, "sample", tiny, "-n", 48, "--batch", 8, "--steps", steps, "--cond", "label=all"]
         return python.start(*command, "--out", out, cwd=tmp_path)
@@ -698,7 +703,7 @@ def test_a_stopped_sampling_goes_on(python: Any, tmp_path: Path, tiny: Path, out
             assert np.array_equal(archive["x"], whole) and archive["seed"].tolist() == list(range(48))
 
 
-def test_a_stopped_training_says_how_to_go_on(python: Any, tmp_path: Path) -> None:
+def test_a_stopped_training_says_how_to_go_on(python: Python, tmp_path: Path) -> None:
     command = [*UNNOISE, "train", "digits", *SMALL, "-s", "log_every=1", "--samples", "640000", "--out", "run"]
     process = python.start(*command, cwd=tmp_path)
     log = tmp_path / "run" / "metrics.jsonl"
@@ -713,7 +718,7 @@ def test_a_stopped_training_says_how_to_go_on(python: Any, tmp_path: Path) -> No
     assert "Traceback" not in stderr
 
 
-def test_a_terminal_shows_a_bar(python: Any, tmp_path: Path, tiny: Path) -> None:
+def test_a_terminal_shows_a_bar(python: Python, tmp_path: Path, tiny: Path) -> None:
     """And no lines of a log, which would tear it."""
 
     def on_a_terminal(*arguments: str) -> str:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
@@ -27,6 +27,9 @@ from unnoise.model import Model
 from unnoise.recipes import load
 from unnoise.spec import build, describe
 from unnoise.trial import Trial
+
+if TYPE_CHECKING:
+    from programs import Python
 
 N = 80
 QUICK = {"steps": 1}
@@ -391,7 +394,7 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pair(python: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair(python: Python, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The same evaluation by one process and by two, who find nothing that was kept: each makes its own ruler."""
     folder = tmp_path_factory.mktemp("pair")
     (folder / "worker.py").write_text(WORKER, encoding="utf8")

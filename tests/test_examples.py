@@ -7,10 +7,13 @@ recipe is a file: each script runs in a folder of its own against the installed 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from programs import Python
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -32,7 +35,7 @@ PICTURES = {
 }
 
 
-def run(python: Any, *command: str | Path, cwd: Path) -> None:
+def run(python: Python, *command: str | Path, cwd: Path) -> None:
     """In a process of its own, which must end well."""
     done = python.run(*command, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,19 +56,19 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example_runs_to_its_end(python: Any, path: Path, tmp_path: Path) -> None:
+def test_example_runs_to_its_end(python: Python, path: Path, tmp_path: Path) -> None:
     run(python, path, cwd=tmp_path)
     check_pictures(tmp_path, path.stem)
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
-def test_tutorial_runs_to_its_end(python: Any, path: Path, tmp_path: Path) -> None:
+def test_tutorial_runs_to_its_end(python: Python, path: Path, tmp_path: Path) -> None:
     run(python, path, tmp_path / "pictures", cwd=tmp_path)
     check_pictures(tmp_path / "pictures", path.stem)
 
 
 def test_pitfall_26_a_recipe_of_ones_own_is_trained_and_sampled_from_the_command_line(
-    python: Any, tmp_path: Path
+    python: Python, tmp_path: Path
 ) -> None:
     recipe = ROOT / "examples" / "own_recipe.py"
     command = ["-m", "unnoise"]

@@ -1,9 +1,11 @@
 """Sampling onto the disk: gone on with where it was stopped, and refused where something else lies."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from unnoise.export import export
 from unnoise.modality import Image, Plain
 from unnoise.model import Model
 from unnoise.sample import Ancestral
+
+if TYPE_CHECKING:
+    from programs import Python
 
 
 @pytest.fixture
@@ -182,7 +187,7 @@ except UserError as e:
 """
 
 
-def test_of_two_processes_one_makes_an_archive(python: Any, tiny: Path, tmp_path: Path) -> None:
+def test_of_two_processes_one_makes_an_archive(python: Python, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.npz"
     both = [python.start("-c", WORKER, tiny, out) for _ in range(2)]
     said = [process.communicate(timeout=120)[1] for process in both]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -39,6 +39,9 @@ from unnoise.runtime import Runtime
 from unnoise.session import Pace, affordable, watch_due
 from unnoise.spec import Build
 from unnoise.train import NonFinite
+
+if TYPE_CHECKING:
+    from programs import Python
 
 RUN = Runtime()
 TINY = {
@@ -125,14 +128,14 @@ class Commands:
     Checkpoints are written every `every` seconds instead of every minute; `room` limits the size of files.
     """
 
-    python: Any
+    python: Python
 
     def start(self, *arguments: Any, every: float = 60.0, room: int = 0) -> Any:
         return self.python.start("-c", f"{IMPORTS}{COMMAND}", every, room, *arguments)
 
 
 @pytest.fixture(scope="module")
-def commands(python: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+def commands(python: Python, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     imported = type(python)(tmp_path_factory.mktemp("commands"), python, IMPORTS)
     yield Commands(imported)
     imported.close()
@@ -737,7 +740,7 @@ def test_the_command_line_under_torchrun_is_one_process(whole_dry: Path, tmp_pat
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4) or a["seen"] == seen // 80 * 80 + 80
 
 
-def test_two_processes_go_on_where_one_stood(python: Any, whole_dry: Path, tmp_path: Path) -> None:
+def test_two_processes_go_on_where_one_stood(python: Python, whole_dry: Path, tmp_path: Path) -> None:
     run = tmp_path / "a"
     recipe = digits(**DRY)
     with pytest.raises(Dead), pytest.MonkeyPatch.context() as patch:

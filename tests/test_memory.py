@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from programs import Python
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS and /proc/meminfo are Linux's")
 
@@ -18,7 +21,7 @@ sys.exit(main(["train", "digits", "--device", "cpu", "--out", sys.argv[1], "-s",
 """
 
 
-def test_a_batch_that_a_host_cannot_hold_is_not_tried(python: Any, tmp_path: Path) -> None:
+def test_a_batch_that_a_host_cannot_hold_is_not_tried(python: Python, tmp_path: Path) -> None:
     """It would end the process without a word: a few rows tell. One batch of these takes hundreds of gigabytes."""
     settings = ("-s", "batch=200000", "-s", "model.net.width=256", "--samples", "200000")
     done = python.run("-m", "unnoise", "train", "digits", "--device", "cpu", "--out", tmp_path / "run", *settings)
@@ -27,7 +30,7 @@ def test_a_batch_that_a_host_cannot_hold_is_not_tried(python: Any, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_out_of_memory_names_batch_size_and_three_remedies(python: Any, tmp_path: Path) -> None:
+def test_out_of_memory_names_batch_size_and_three_remedies(python: Python, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = python.run("-c", SCRIPT, out)
     assert done.returncode == 2

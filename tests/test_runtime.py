@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from torch import nn
 
 from unnoise.errors import UserError
 from unnoise.runtime import PRECISIONS, Runtime, launch, pick_device, trained_precision
+
+if TYPE_CHECKING:
+    from programs import Python
 
 CUDA = torch.cuda.is_available()
 
@@ -111,7 +114,7 @@ with launch("cpu") as run:
 """
 
 
-def test_two_real_processes_agree(python: Any, tmp_path: Path) -> None:
+def test_two_real_processes_agree(python: Python, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf8")
     python.group(2, script, tmp_path)

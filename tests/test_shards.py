@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -40,6 +40,9 @@ from unnoise.runtime import Runtime, _blocks, launch
 from unnoise.sample import Heun
 from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import Build
+
+if TYPE_CHECKING:
+    from programs import Python
 
 HALF, WHOLE = 48, 96
 """Samples seen where runs change hands, and at their end."""
@@ -151,7 +154,7 @@ def main(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(python: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(python: Python, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs that were begun, and gone on with, by one, two and three processes; "whole" by one alone."""
     folder = tmp_path_factory.mktemp("runs")
     data = Digits().load().train  # as a file, since scikit-learn takes its seconds in every process

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -43,6 +43,9 @@ from unnoise.runtime import Runtime, default_precision, launch
 from unnoise.spec import Build
 from unnoise.state import State
 from unnoise.train import NonFinite, Progress, check_capturable, train
+
+if TYPE_CHECKING:
+    from programs import Python
 
 CPU = torch.device("cpu")
 CODEC = Image(shape=(1, 8, 8), low=0, high=16)
@@ -281,7 +284,7 @@ KINDS = ("ddp", "fsdp", "two graphs")
 
 
 @pytest.fixture(scope="module")
-def two_processes(python: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_processes(python: Python, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two real processes made of each recipe."""
     folder = tmp_path_factory.mktemp("two")
     python.group(2, __file__, folder)

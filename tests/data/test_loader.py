@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -29,6 +29,9 @@ from unnoise.evaluate import loss_by_level
 from unnoise.judges import Classifier
 from unnoise.log import read_lines
 from unnoise.state import State
+
+if TYPE_CHECKING:
+    from programs import Python
 
 COUNT = 37
 
@@ -409,7 +412,7 @@ def test_data_that_are_not_the_codecs_are_refused_before_training(recipe: Path, 
 
 
 @contextlib.contextmanager
-def training(python: Any, recipe: Path, run: Path) -> Iterator[tuple[Any, list[int]]]:
+def training(python: Python, recipe: Path, run: Path) -> Iterator[tuple[Any, list[int]]]:
     """`python -m unnoise train` with two readers, in a group of its own as a shell makes it; and the readers."""
     command = ["-m", "unnoise", "train", recipe, "--samples", 10_000_000, "--out", run, "--workers", 2]
     process = python.start(*command, "--device", "cpu", session=True)
@@ -433,7 +436,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_all_processes_saves_the_run_and_ends_the_readers(
-    python: Any, recipe: Path, whole: Path, tmp_path: Path, number: int, code: int
+    python: Python, recipe: Path, whole: Path, tmp_path: Path, number: int, code: int
 ) -> None:
     """Ctrl-C in a terminal, and what ends a job, reach the readers too; the run goes on as if not stopped."""
     run = tmp_path / "run"
@@ -448,7 +451,7 @@ def test_a_signal_to_all_processes_saves_the_run_and_ends_the_readers(
         assert "Traceback" not in said and not any(alive(pid) for pid in readers)
 
 
-def test_readers_end_when_the_run_is_killed(python: Any, recipe: Path, tmp_path: Path) -> None:
+def test_readers_end_when_the_run_is_killed(python: Python, recipe: Path, tmp_path: Path) -> None:
     with training(python, recipe, tmp_path / "run") as (process, readers):
         process.kill()
         process.wait()
