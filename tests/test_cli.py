@@ -767,7 +767,7 @@ while True:
         pass
 """)
     process = subprocess.Popen(
-        [*UNNOISE, "list"],
+        [sys.executable, *UNNOISE, "list"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
