@@ -811,7 +811,7 @@ class Busy:
 
     def log(self, seen: int, values: Mapping[str, Any]) -> None:
         if seen < self.until:
-            time.sleep(0.03)
+            time.sleep(0.1)
 
     def image(self, seen: int, name: str, picture: Any) -> None: ...
 
