@@ -1,4 +1,4 @@
-"""What a run will take, and what would make it faster, found out before its first step."""
+"""Whether a run can begin, what it will take, what would make it faster: all found out before its first step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,31 @@ from torch import Tensor
 
 from unnoise.core.objective import Batch
 from unnoise.core.rng import Rng
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, loaded
 from unnoise.errors import UserError
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
+from unnoise.sample.plan import check_interval, plan
 from unnoise.state import State
 from unnoise.train import check_capturable
+
+CHECKED = 64
+"""Items of a lazy column that are looked at."""
+
+
+def check(recipe: Recipe, parts: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse data that codec or conditioner do not expect, and a grid that cannot be sampled; Raises UserError."""
+    codec: Any = parts.get("codec")
+    conditioner: Any = parts.get("conditioner")
+    if hasattr(codec, "check"):
+        codec.check(loaded(data.train["x"], CHECKED))
+    if conditioner is not None:
+        conditioner.check({k: loaded(v, CHECKED) for k, v in data.train.items() if k in conditioner.names})
+    interval = getattr(parts["model"], "interval", None)
+    if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
+        levels = recipe.sampling.levels(interval)
+        check_interval(levels, interval)
+        plan(recipe.sampling.sampler, levels)
 
 
 def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: Mapping[str, Any]) -> str:

@@ -18,11 +18,10 @@ from unnoise.data.found import told
 from unnoise.data.home import AbsentError, at_hand
 from unnoise.data.picture_column import readable
 from unnoise.errors import UserError
-from unnoise.forecast import rehearse
+from unnoise.forecast import check, rehearse
 from unnoise.log import read_lines
 from unnoise.override import keys
 from unnoise.recipe import Recipe
-from unnoise.session import check
 from unnoise.spec import build
 
 MEASURED = 512

@@ -234,7 +234,7 @@ def _check_interval(model: nn.Module | None, interval: tuple[float, float]) -> N
 
 
 def _check_classes(model: Any, conditioner: Any) -> None:
-    """A network must know every class that it is told, and "nothing said", the one after the last."""
+    """A network must know every class that it is told."""
     told = getattr(conditioner, "classes", {})
     for net in model.modules() if isinstance(model, nn.Module) else ():
         labels = getattr(net, "labels", None)

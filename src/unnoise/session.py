@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise import checkpoint
-from unnoise.data.dataset import Dataset, loaded, require_finite
+from unnoise.data.dataset import Dataset, require_finite
 from unnoise.data.loader import reading
 from unnoise.data.stream import batches
 from unnoise.errors import UserError, is_out_of_memory
 from unnoise.evaluate import loss_by_level
-from unnoise.forecast import forecast
+from unnoise.forecast import check, forecast
 from unnoise.log import JsonLines, Logger, say
 from unnoise.model import Model
 from unnoise.optim import snapshot_due
@@ -32,7 +32,6 @@ from unnoise.parts import whole
 from unnoise.preview import preview
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime, uncompiled
-from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import describe
 from unnoise.state import State
 from unnoise.train import Progress, train
@@ -50,8 +49,6 @@ PREVIEWS = 4
 """Grids of samples in a run, at most: see `affordable`."""
 LOOKING, FREE = 0.1, 10.0
 """The share of a run's time that grids may take, and seconds that they may take in any case."""
-CHECKED = 64
-"""Items of a lazy column that are looked at before the first step."""
 WATCHED = 512
 """Held-out items that the loss is watched on."""
 DENSE = 32
@@ -122,21 +119,6 @@ def affordable(grids: Sequence[float], elapsed: float) -> bool:
         elapsed: seconds of the run so far.
     """
     return not grids or sum(grids) * (1 + 1 / len(grids)) <= max(FREE, LOOKING * elapsed)
-
-
-def check(recipe: Recipe, parts: Mapping[str, Any], data: Dataset) -> None:
-    """Refuse data that codec or conditioner do not expect, and a grid that cannot be sampled; Raises UserError."""
-    codec: Any = parts.get("codec")
-    conditioner: Any = parts.get("conditioner")
-    if hasattr(codec, "check"):
-        codec.check(loaded(data.train["x"], CHECKED))
-    if conditioner is not None:
-        conditioner.check({k: loaded(v, CHECKED) for k, v in data.train.items() if k in conditioner.names})
-    interval = getattr(parts["model"], "interval", None)
-    if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
-        levels = recipe.sampling.levels(interval)
-        check_interval(levels, interval)
-        plan(recipe.sampling.sampler, levels)
 
 
 class Session:

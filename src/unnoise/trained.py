@@ -136,11 +136,13 @@ def with_weaker(
 def no_weaker(path: Path, seen: int, share: float) -> UserError:
     """That no averages of so early on are kept, and what to do: a share that there is, where there is one."""
     kept = snapshots(shipped.find(path))
-    shares = (math.ceil(1000 * n / seen) / 1000 for n in kept)
-    least = next((s for s in shares if s < 1), None)
-    more = (
-        "take the folder of its run" if not kept else f"take --weaker {least:g} or more" if least else "train it longer"
-    )
+    least = math.ceil(1000 * kept[0] / seen) / 1000 if kept else 0.0
+    if not kept:
+        more = "take the folder of its run"
+    elif least < 1:
+        more = f"take --weaker {least:g} or more"
+    else:
+        more = "train it longer"
     return UserError(
         f"{path} has no weaker network for autoguidance, since it keeps no averages of the first {share:g} of its "
         f"{seen} samples: {more}, or leave autoguidance at 1 (--autoguidance 1)"

@@ -40,9 +40,9 @@ class Python:
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, pass_fds=[theirs.fileno()], env=environment, check=True)
 
-    def ask(self, job: Mapping[str, Any], streams: list[int]) -> Any:
-        message = json.dumps(job).encode() + b"\n"
-        sent = socket.send_fds(self.socket, [message], streams) if streams else 0
+    def ask(self, order: Mapping[str, Any], files: list[int]) -> Any:
+        message = json.dumps(order).encode() + b"\n"
+        sent = socket.send_fds(self.socket, [message], files) if files else 0
         self.socket.sendall(message[sent:])
         return json.loads(self.answers.readline())
 
@@ -56,10 +56,10 @@ class Python:
     ) -> Process:
         """As of `subprocess.Popen`; what it says is kept in files, but for a `stderr` that is given."""
         said = [self.folder / f"{next(self.numbers)}.txt" for _ in range(2)]
-        job = {"arguments": [str(a) for a in arguments], "folder": str(cwd or Path.cwd()), "session": session}
+        order = {"arguments": [str(a) for a in arguments], "folder": str(cwd or Path.cwd()), "session": session}
         with Path(os.devnull).open() as nothing, said[0].open("w") as out, said[1].open("w") as errors:
-            streams = [nothing.fileno(), out.fileno(), errors.fileno() if stderr is None else stderr]
-            pid = self.ask(job | {"environment": dict(os.environ if env is None else env)}, streams)
+            files = [nothing.fileno(), out.fileno(), errors.fileno() if stderr is None else stderr]
+            pid = self.ask(order | {"environment": dict(os.environ if env is None else env)}, files)
         return Process(self, pid, said)
 
     def run(self, *arguments: Any, timeout: float = 300, **given: Any) -> subprocess.CompletedProcess[str]:
