@@ -165,7 +165,7 @@ def test_tensorboard(
         (["digits", "-s", "batch=0"], "batch must be at least 1, got 0"),
         (["digits", "-s", "samples=inf"], "samples is an integer, got 'inf'"),
         (["digits", "-s", "batch"], "write key=value"),
-        (["digits", "-s", "optim.lr=-1"], "lr must be > 0, got -1"),
+        (["digits", "-s", "optim.lr=-1"], "lr must be > 0 and finite, got -1"),
         (["digits", "-s", "sampling.sampler=Huen"], "'Huen' is unknown: did you mean Heun"),
         (["digits", "-s", "sampling.sampler=Ancestral(eta=2)"], "eta must lie in .* got 2"),
         (["digits", "-s", "sampling.steps=0"], "steps must be at least 1, got 0"),
@@ -203,7 +203,7 @@ def test_wrong_training_is_refused_before_anything_is_written(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(cli: Callable[..., Result], tiny: Path) -> None:
-    refused(cli("train", "digits", "--device", "cuda"), "sees no CUDA: use --device cpu")
+    refused(cli("train", "digits", "--device", "cuda"), "sees no CUDA: use cpu")
     refused(cli("sample", tiny, "--device", "cuda:1", "--out", "x.png"), "'cuda:1' was asked for")
 
 

@@ -96,10 +96,6 @@ def test_samples_are_in_the_range_and_dtype_of_the_data(model: Model) -> None:
 def test_no_samples_are_none(model: Model) -> None:
     none = model.sample(0)
     assert np.asarray(none).shape == (0, 1, 8, 8) and len(none) == 0 and none._repr_png_() is None
-    with pytest.raises(un.UserError, match="n=-1"):
-        model.sample(-1)
-    with pytest.raises(un.UserError, match="batch=0"):
-        model.sample(1, batch=0)
 
 
 # Conditions ---------------------------------------------------------------------------------------------------------
@@ -481,6 +477,8 @@ def test_no_label_that_was_asked_for_is_left_out_in_silence(tiny: Path) -> None:
         ({"guidance": "x"}, "guidance is a number, or numbers by attribute; got 'x'"),
         ({"autoguidance": "x"}, "autoguidance is a number; got 'x'"),
         ({"interval": 3}, r"interval is two log-SNR, \(low, high\); got 3"),
+        ({"n": -1}, "n is at least 0; got -1"),
+        ({"batch": 0}, "batch is at least 1; got 0"),
     ],
     ids=str,
 )
@@ -492,3 +490,33 @@ def test_settings_of_another_kind_are_one_sentence(model: Model, given: dict[str
 def test_numbers_of_numpy_will_do(model: Model) -> None:
     given = {"n": np.int64(2), "seed": np.int64(3), "guidance": np.float64(1.5)}
     assert torch.equal(model.sample(steps=2, **given).raw, model.sample(2, seed=3, steps=2, guidance=1.5).raw)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, raw: m.encode(raw.numpy()), r"raw is a tensor, .*; got ndarray of shape \(2, 1, 8, 8\)"),
+        (lambda m, raw: m.encode([1, 2]), r"raw is a tensor, .*; got \[1, 2\]"),
+        (lambda m, raw: m.encode(raw[:0]), r"there is nothing in data of shape \(0, 1, 8, 8\)"),
+        (lambda m, raw: m.encode(raw[:, :, 2:]), r"of shape \(1, 6, 8\), the codec expects torch.uint8 of \(1, 8, 8\)"),
+        (lambda m, raw: m.encode(raw + 20), "the data range from 20 to 3., the codec expects 0 to 16"),
+        (lambda m, raw: m.decode(raw.numpy()), "x is a tensor"),
+        (lambda m, raw: m.decode(raw[:, :, 2:].float()), r"states of shape \(1, 6, 8\) do not fit .* of \(1, 8, 8\)"),
+        (lambda m, raw: m.denoise(raw.numpy(), un.Level.of(1.0, 0.01)), "x is a tensor"),
+        (lambda m, raw: m.inpaint(raw, raw), "a mask is of bool, True where raw is known; got torch.uint8"),
+        (lambda m, raw: m.inpaint(raw, raw > 0, grid=3), "grid is a grid such as .*; got 3"),
+        (lambda m, raw: m.inpaint(raw[:, :, 2:], raw[:, :, 2:] > 0), r"states of shape \(1, 6, 8\) do not fit"),
+        (lambda m, raw: m.interpolate(0, "1", 3), "last is an integer; got '1'"),
+        (lambda m, raw: m.interpolate(0, 1, 0), "n is at least 1 on the way from one seed to another; got 0"),
+        (lambda m, raw: next(m.stream(1.5)), "n is an integer; got 1.5"),
+        (lambda m, raw: m.to("gpu"), "unknown device 'gpu': cpu, cuda, cuda:1, mps"),
+    ],
+)
+def test_data_of_another_kind_are_one_sentence(model: Model, call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call(model, Digits().load().held_out["x"][:2])
+
+
+def test_a_device_that_is_not_there_is_one_sentence(tiny: Path) -> None:
+    with pytest.raises(UserError, match="unknown device 'gpu': cpu, cuda, cuda:1, mps"):
+        Model.load(tiny, device="gpu")

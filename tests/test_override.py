@@ -197,7 +197,8 @@ def test_a_value_is_set_and_nothing_else(assignment: str, expected: Any) -> None
         ("codec=Labels", "'Labels' is unknown"),
         ("judge=Several(judges=(Distances(count=9), Means(side=2)))", "'Distances': what may stand here has no names"),
         # values that their owner refuses
-        ("optim.lr=-1", "lr must be > 0, got -1"),
+        ("optim.lr=-1", "lr must be > 0 and finite, got -1"),
+        ("optim.lr=inf", "lr must be > 0 and finite, got inf"),
         ("micro=3", "a batch of 64 does not divide into 3 pieces"),
         ("sampling.steps=0", "steps must be at least 1, got 0"),
         ("sampling.guidance=nan", "guidance must be finite"),

@@ -21,7 +21,7 @@ CUDA = torch.cuda.is_available()
 
 def test_the_fastest_device_is_picked() -> None:
     assert pick_device().type == ("cuda" if CUDA else "mps" if torch.backends.mps.is_available() else "cpu")
-    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:", "tpux", "", "cuda:-1"])
@@ -33,7 +33,7 @@ def test_an_unknown_device_is_refused_by_name(name: str) -> None:
 @pytest.mark.skipif(CUDA, reason="there is a CUDA GPU")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do(name: str) -> None:
-    with pytest.raises(UserError, match=rf"'{name}'.*sees no CUDA.*--device cpu"):
+    with pytest.raises(UserError, match=rf"'{name}'.*sees no CUDA.*use cpu"):
         pick_device(name)
 
 

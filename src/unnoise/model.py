@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise import checkpoint, trained
+from unnoise.arguments import check, check_items, seeds_of
 from unnoise.capture import require_cuda
 from unnoise.checkpoint import CheckpointError
 from unnoise.core.denoiser import Cond
@@ -22,7 +22,7 @@ from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError
 from unnoise.recipe import Guidance, Sampling, changed
-from unnoise.runtime import PRECISIONS, precision_of, set_precision, trained_precision, uncompiled
+from unnoise.runtime import PRECISIONS, pick_device, precision_of, set_precision, trained_precision, uncompiled
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
@@ -31,14 +31,6 @@ from unnoise.walks import CODEC, COND, Replay, Walks
 
 Weights = Literal["raw"] | float | None
 """Which weights: as trained, averaged at a relative width, or (None) averaged as the recipe says."""
-
-_KINDS: Mapping[str, tuple[Any, str]] = {
-    **dict.fromkeys(("n", "seed", "batch", "steps"), (Integral, "an integer")),
-    "sampler": (Sampler, "a sampler such as unnoise.sample.Heun()"),
-    "guidance": (Real | Mapping, "a number, or numbers by attribute"),
-    "autoguidance": (Real, "a number"),
-    "interval": (list | tuple, "two log-SNR, (low, high)"),
-}
 
 
 class Model:
@@ -98,16 +90,17 @@ class Model:
         """Move the weights; returns the model itself.
 
         Args:
-            device: where to.
+            device: where to: "cpu", "cuda", "cuda:1", "mps".
             precision: of the networks' matrix products: "fp32", "bf16" or "fp16". None: as was asked for before, or
                 else that in which they were trained on a GPU that has it, and float32 elsewhere; networks of which the
                 facts do not say it stay as they are.
 
         Raises:
-            UserError: for another precision.
+            UserError: for another precision, and a device that is not there.
         """
+        device = pick_device(device)
         asked, trained = precision or self._asked, self.facts.get("precision")
-        named = asked or (trained and trained_precision(trained, torch.device(device)))
+        named = asked or (trained and trained_precision(trained, device))
         dtype = precision_of(named) if named else None
         self._replay.drop()
         for module in self.modules:
@@ -163,7 +156,7 @@ class Model:
 
         Raises:
             CheckpointError: for a folder that is missing, empty, damaged, changed or foreign, and an unknown name.
-            UserError: where the averages that are asked for are not kept; for another precision.
+            UserError: where the averages that are asked for are not kept; for another precision or device.
         """
         contents = trained.load(Path(path), weights, at)
         if "model" not in contents.specs:
@@ -258,14 +251,12 @@ class Model:
             UserError: for a setting or a label that does not exist, and autoguidance without a weaker network.
             FloatingPointError: where a sample is not finite.
         """
-        _check(n=n, seed=seed, batch=batch)
-        if n < 0 or batch < 1:
-            raise UserError(f"needs n >= 0 and batch >= 1, got n={n} and batch={batch}")
+        check(n=n, seed=seed, batch=batch)
         if captured:
             require_cuda(self.device)
         walks = self._walks(self.settings(sampler, steps, guidance, autoguidance, interval))
         batch = 1 if deterministic else batch
-        seeds, conditions = _seeds(n, seed), self.conditions(n, seed, cond)
+        seeds, conditions = seeds_of(n, seed), self.conditions(n, seed, cond)
         raws = []
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
@@ -309,22 +300,26 @@ class Model:
             cond: conditions.
 
         Raises:
-            UserError: for a mask that does not fit, and a codec that cannot say what is known of its states.
+            UserError: for data and a mask that do not fit, and a codec that cannot say what is known of its states.
         """
         settings = self.settings(sampler, steps, guidance, autoguidance, interval)
+        check(raw=raw, mask=mask, grid=grid)
         settings = settings if grid is None else replace(settings, grid=grid)
+        if mask.dtype != torch.bool:
+            raise UserError(f"a mask is of bool, True where raw is known; got {mask.dtype}")
         try:
             mask = mask.expand(raw.shape)
         except RuntimeError:
             raise UserError(f"a mask of shape {tuple(mask.shape)} does not fit data of {tuple(raw.shape)}") from None
         if not hasattr(self.codec, "known"):
             raise UserError(f"{type(self.codec).__name__} cannot say what is known of a state where raw data are")
-        seeds, conditions = _seeds(len(raw), seed), self.conditions(len(raw), seed, cond)
+        seeds, conditions = seeds_of(len(raw), seed), self.conditions(len(raw), seed, cond)
         clean = torch.where(mask, raw, torch.zeros_like(raw)).to(self.device)
         y = self.codec.encode(clean, Rng.of(seeds, self.device).fold(CODEC))
+        walks, said = self._walks(settings), self._cond(conditions, seeds)
+        walks.require(y)
         known = (y, self.codec.known(mask.to(self.device)))
-        said = self._cond(conditions, seeds)
-        *_, last = self._walks(settings).steps(seeds, said, known=known)
+        *_, last = walks.steps(seeds, said, known=known)
         drawn = self._decode(last.x, said)
         return Samples(torch.where(mask.cpu(), raw.cpu(), drawn), seeds, conditions, self.codec)
 
@@ -341,13 +336,16 @@ class Model:
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
-        seeds = _seeds(n, seed)
+        seeds = seeds_of(n, seed)
         said = self._cond(self.conditions(n, seed, cond), seeds)
         yield from self._walks(self.settings(sampler, steps, guidance, autoguidance, interval)).steps(seeds, said)
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
-        """n samples on the way from one seed to another, along the great circle between their noises."""
+        """n samples, at least one, on the way from one seed to another, along the great circle between their noises."""
         settings = self.settings(None, steps, None)
+        check(first=first, last=last, n=n)
+        if not n:
+            raise UserError("n is at least 1 on the way from one seed to another; got 0")
         if settings.sampler.stochastic:
             raise UserError(
                 f"{settings.sampler} draws noise in every step, so that neighbours differ: use an ODE solver"
@@ -378,9 +376,8 @@ class Model:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
         given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
         given |= {"autoguidance": autoguidance, "interval": interval}
-        given = {k: v for k, v in given.items() if v is not None}
-        _check(**given)
-        settings = changed(self.sampling, **given)
+        check(**given)
+        settings = changed(self.sampling, **{k: v for k, v in given.items() if v is not None})
         self._walks(settings).check()
         return settings
 
@@ -393,7 +390,7 @@ class Model:
             if asked:
                 raise UserError(f"the model takes no conditions, got {sorted(asked)}")
             return {}
-        return dict(self.conditioner.ask(asked, _seeds(n, seed)))
+        return dict(self.conditioner.ask(asked, seeds_of(n, seed)))
 
     def _walks(self, settings: Sampling) -> Walks:
         return Walks(self.denoiser, self.codec, self.process, self.conditioner, self.weaker, self.device, settings)
@@ -424,6 +421,7 @@ class Model:
     ) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
         walks = self._walks(self.settings(None, None, guidance, autoguidance, interval))
+        check(x=x)
         denoise = walks.guided(walks.bound({}))
         return denoise(x.to(self.device), level.to(device=self.device), self._told(len(x), cond))
 
@@ -436,6 +434,7 @@ class Model:
         Walking from it gives the data back, up to the solver's error; see `decode`.
         """
         walks = self._walks(self.settings(sampler, steps, 1.0, 1.0))
+        check_items(raw, self.codec)
         x = self.codec.encode(raw.to(self.device), Rng.of(range(len(raw)), self.device))
         return walks.back(x, self._told(len(raw), cond))
 
@@ -444,11 +443,12 @@ class Model:
     ) -> Samples:
         """Samples from given noise x [B, ...] (as `encode` gives), unguided; without conditions nothing is said."""
         settings = self.settings(sampler, steps, 1.0, 1.0)
-        n = len(x)
+        check(x=x)
+        n, walks = len(x), self._walks(settings)
+        walks.require(x)
         known = self._told(n, cond)
-        levels = self._walks(settings).levels
         rng = Rng.of(range(n), self.device)
-        *_, last = sample(settings.sampler, self.process, self.denoiser, x.to(self.device), levels, rng, known)
+        *_, last = sample(settings.sampler, self.process, self.denoiser, x.to(self.device), walks.levels, rng, known)
         conditions = self.conditions(n, 0, cond) if cond else {}
         return Samples(self._decode(last.x, known), torch.arange(n), conditions, self.codec)
 
@@ -456,19 +456,5 @@ class Model:
         """The conditions of n rows: what is asked for, or nothing said at all."""
         if self.conditioner is None:
             return {}
-        cond = self._cond(self.conditioner.ask(asked, _seeds(n, 0)), _seeds(n, 0))
+        cond = self._cond(self.conditioner.ask(asked, seeds_of(n, 0)), seeds_of(n, 0))
         return cond if asked else self.conditioner.null(cond)
-
-
-def _check(**given: Any) -> None:
-    for name, value in given.items():
-        kind, what = _KINDS[name]
-        if isinstance(value, type) or not isinstance(value, kind):
-            raise UserError(f"{name} is {what}; got {value!r}")
-
-
-def _seeds(n: int, first: int) -> Tensor:
-    """int64 [n]: first, first + 1, .."""
-    if not -(2**63) <= first <= 2**63 - 1 - n:
-        raise UserError(f"seeds are 64-bit integers, got {first} for the first of {n}")
-    return torch.arange(first, first + n)

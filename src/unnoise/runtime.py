@@ -57,14 +57,15 @@ def trained_precision(name: str, device: torch.device) -> str:
     return name if there else "fp32"
 
 
-def pick_device(name: str | None = None) -> torch.device:
-    """The device by name; without one the fastest there is.
+def pick_device(name: torch.device | str | None = None) -> torch.device:
+    """The device by name, where it is there; without one the fastest there is.
 
     Raises:
         UserError: where a device is asked for that is not there.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = str(name)
     try:
         device = torch.device(name)
         known = device.type in ("cpu", "cuda", "mps")
@@ -73,13 +74,11 @@ def pick_device(name: str | None = None) -> torch.device:
     if not known:
         raise UserError(f"unknown device {name!r}: cpu, cuda, cuda:1, mps")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device {name!r} was asked for, but PyTorch {torch.__version__} sees no CUDA: use --device cpu"
-        )
+        raise UserError(f"device {name!r} was asked for, but PyTorch {torch.__version__} sees no CUDA: use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} was asked for, but there are {torch.cuda.device_count()} CUDA GPUs")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"device {name!r} was asked for, but PyTorch sees no Apple GPU: use --device cpu")
+        raise UserError(f"device {name!r} was asked for, but PyTorch sees no Apple GPU: use cpu")
     return device
 
 

@@ -114,6 +114,13 @@ class Walks:
             return {k: v.to(self.device) for k, v in blank.items()}
         return blank.to(self.device)
 
+    def require(self, x: Any) -> None:
+        """Refuse states of another shape than the codec's; Raises UserError naming both."""
+        blank = self.codec.blank(1)
+        if isinstance(x, Tensor) and isinstance(blank, Tensor) and x.shape[1:] != blank.shape[1:]:
+            found, expected = tuple(x.shape[1:]), tuple(blank.shape[1:])
+            raise UserError(f"states of shape {found} do not fit this model, whose own are of {expected}")
+
     def noise(self, seeds: Tensor, cond: Cond) -> Any:
         """The states from which sampling starts: noise at the grid's first level."""
         process = self.bound(cond)

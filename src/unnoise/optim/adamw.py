@@ -8,6 +8,7 @@ loss scale cost no pass over memory of their own). torch.amp.GradScaler speaks t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -57,8 +58,8 @@ class AdamW:
     clip: float | None = 1.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"lr must be > 0, got {self.lr}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be > 0 and finite, got {self.lr}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be > 0, or None for no clipping, got {self.clip}")
 

@@ -72,8 +72,8 @@ class Muon:
 
     def __post_init__(self) -> None:
         for name, value in (("lr", self.lr), ("other", self.other)):
-            if not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")
         if not 0 < self.momentum < 1:
             raise ValueError(f"momentum must lie in (0, 1), got {self.momentum}")
         if self.steps < 1:
