@@ -50,7 +50,7 @@ from unnoise.runtime import Runtime, default_precision, pick_device, precision_o
 from unnoise.spec import describe
 from unnoise.state import State
 from unnoise.train import train
-from unnoise.trial import Trial
+from unnoise.trial import Judge, Trial
 
 WINDOW = 100
 """Steps whose mean loss is kept."""
@@ -73,8 +73,11 @@ class Clock:
 class Trunk:
     """A state in training, that can be kept and gone back to."""
 
-    def __init__(self, recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace, judge: Judge | None = None
+    ) -> None:
         self.recipe, self.data, self.device, self.captured = recipe, data, device, o.capture
+        self.judge = judge or recipe.judge
         self.precision = o.precision or default_precision(device)
         self.state = State(recipe, o.seed, device, None, precision_of(self.precision))
         self.clock, self.average, self.ways = Clock(), o.average or recipe.average, ways(recipe, o.way)
@@ -220,8 +223,8 @@ def fit(trunk: Trunk, o: argparse.Namespace) -> dict[str, Any]:
 def measured(trunk: Trunk, name: str, n: int, repeats: int, o: argparse.Namespace, seed: int = SEED) -> dict[str, Any]:
     """The judge's figures of averaged weights, and the seconds that sampling and judging took for all repeats."""
     sampling = trunk.ways[name]
-    recipe, state = trunk.recipe, trunk.state
-    assert recipe.judge is not None
+    state = trunk.state
+    assert trunk.judge is not None
     settings: dict[str, Any] = {"batch": o.batch, "captured": o.capture}
     trial = Trial(n, repeats, seed, settings, run=Runtime(trunk.device))
     with state.averaged(trunk.average), uncompiled(o.compile):
@@ -229,7 +232,7 @@ def measured(trunk: Trunk, name: str, n: int, repeats: int, o: argparse.Namespac
         for i in range(repeats):
             trial.samples(model, i, like=trunk.data.train)  # as judges ask for them, who are given these
         sampling_seconds = time.perf_counter() - began
-        figures = recipe.judge(model, trunk.data, trial)
+        figures = trunk.judge(model, trunk.data, trial)
         judging_seconds = time.perf_counter() - began - sampling_seconds
         own = shares(trial.samples(model, 0, like=trunk.data.train).raw, trunk.whole)
     way = {} if sampling.autoguidance == 1 else {"autoguidance": sampling.autoguidance, "weaker": sampling.weaker}
@@ -295,7 +298,7 @@ def main() -> None:
     parser.add_argument("--way", action="append", help="how to sample; the recipe's way by default")
     parser.add_argument("--choose", type=int, default=0, metavar="N", help="samples a way, to choose by; 0: take all")
     parser.add_argument("--batch", type=int, default=1000, help="samples at a time")
-    parser.add_argument("--judge", help="in the place of the recipe's")
+    parser.add_argument("--judge", help="measures here, not the recipe's, which --save keeps")
     parser.add_argument("-s", "--set", action="append", default=[], help="as of `unnoise train`")
     parser.add_argument("--device")
     parser.add_argument("--images", type=Path, help="a folder for a grid of each point")
@@ -305,16 +308,17 @@ def main() -> None:
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
     recipe = recipes.load(o.recipe)[0]
-    for assignment in (*o.set, *([f"judge={o.judge}"] if o.judge else [])):
+    for assignment in o.set:
         recipe = override(recipe, assignment)
+    judged = override(recipe, f"judge={o.judge}") if o.judge else recipe
     decay = decay_of(recipe)
     if o.choose:
-        ruler(recipe)
+        ruler(judged)
     points: list[dict[str, Any]] = []
     result: dict[str, Any] = {"points": points}
     with kernels.using(o.kernels):
         data = recipe.data.load()
-        trunk = Trunk(recipe, data, device, o)
+        trunk = Trunk(recipe, data, device, o, judged.judge)
         result["parameters"] = sum(p.numel() for p in trunk.state.components["model"].parameters())
         every = trunk.ways
         for minutes in sorted(o.minutes):

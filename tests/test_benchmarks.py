@@ -37,14 +37,18 @@ def test_arms_differ_in_their_setting_alone(python: Python, tmp_path: Path) -> N
 
 def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Python, tmp_path: Path) -> None:
     ways = ("--way", "one: steps=1", "--way", "two: steps=2", "--way", "nine: steps=9")
-    settings = ("--minutes", "0.03", "-n", "64", "--judge", JUDGE, *SMALL, "--save", str(tmp_path))
+    other = "Distances(features=Means(side=2), count=64, compared=128)"
+    judges = ("-s", f"judge={JUDGE}", "--judge", other)
+    settings = ("--minutes", "0.03", "-n", "64", *judges, *SMALL, "--save", str(tmp_path))
     [point] = measured(python, "minutes.py", tmp_path / "minutes.json", "digits", *settings, *ways, "--choose", "64")[
         "points"
     ]
     assert [found["way"] for found in point["chosen_by"]] == ["two", "nine"]
     assert [found["way"] for found in point["measured"]] == ["nine", "one"]
+    assert point["measured"][0]["figures"][0]["name"] == "fd-means2"
     found = measured(python, "solvers.py", tmp_path / "solvers.json", str(tmp_path / "digits-0.03"), "-n", "64", *ways)
     assert set(found["ways"]) == {"one", "two", "nine"}
+    assert found["ways"]["one"]["figures"][0]["name"] == "fd-means8"  # the recipe's own judge is kept
 
 
 def test_ways_are_chosen_by_distances_alone(python: Python) -> None:
