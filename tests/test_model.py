@@ -496,6 +496,8 @@ def test_numbers_of_numpy_will_do(model: Model) -> None:
     ("call", "message"),
     [
         (lambda m, raw: m.encode(raw.numpy()), r"raw is a tensor, .*; got ndarray of shape \(2, 1, 8, 8\)"),
+        (lambda m, raw: m.encode(None), "raw is a tensor, .*; got None"),
+        (lambda m, raw: m.sample(None), "n is an integer; got None"),
         (lambda m, raw: m.encode([1, 2]), r"raw is a tensor, .*; got \[1, 2\]"),
         (lambda m, raw: m.encode(raw[:0]), r"there is nothing in data of shape \(0, 1, 8, 8\)"),
         (lambda m, raw: m.encode(raw[:, :, 2:]), r"of shape \(1, 6, 8\), the codec expects torch.uint8 of \(1, 8, 8\)"),

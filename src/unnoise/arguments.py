@@ -26,16 +26,16 @@ _LEAST = {"n": 0, "batch": 1}
 
 
 def check(**given: Any) -> None:
-    """Refuse arguments, by name, of another kind than theirs; those that are None were not given.
+    """Refuse arguments, by name, of another kind than theirs.
 
     Raises:
         UserError: naming the argument, what it is to be and what it is.
     """
     for name, value in given.items():
         kind, what = _KINDS[name]
-        if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+        if isinstance(value, type) or not isinstance(value, kind):
             raise UserError(f"{name} is {what}; got {_shown(value)}")
-        if value is not None and name in _LEAST and value < _LEAST[name]:
+        if name in _LEAST and value < _LEAST[name]:
             raise UserError(f"{name} is at least {_LEAST[name]}; got {value}")
 
 

@@ -303,8 +303,10 @@ class Model:
             UserError: for data and a mask that do not fit, and a codec that cannot say what is known of its states.
         """
         settings = self.settings(sampler, steps, guidance, autoguidance, interval)
-        check(raw=raw, mask=mask, grid=grid)
-        settings = settings if grid is None else replace(settings, grid=grid)
+        check(raw=raw, mask=mask)
+        if grid is not None:
+            check(grid=grid)
+            settings = replace(settings, grid=grid)
         if mask.dtype != torch.bool:
             raise UserError(f"a mask is of bool, True where raw is known; got {mask.dtype}")
         try:
@@ -376,8 +378,9 @@ class Model:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
         given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
         given |= {"autoguidance": autoguidance, "interval": interval}
+        given = {k: v for k, v in given.items() if v is not None}
         check(**given)
-        settings = changed(self.sampling, **{k: v for k, v in given.items() if v is not None})
+        settings = changed(self.sampling, **given)
         self._walks(settings).check()
         return settings
 
