@@ -90,7 +90,7 @@ class Model:
         """Move the weights; returns the model itself.
 
         Args:
-            device: where to: "cpu", "cuda", "cuda:1", "mps".
+            device: where to: "cpu", "cuda", "cuda:1", "mps", or any device of torch.
             precision: of the networks' matrix products: "fp32", "bf16" or "fp16". None: as was asked for before, or
                 else that in which they were trained on a GPU that has it, and float32 elsewhere; networks of which the
                 facts do not say it stay as they are.
@@ -98,7 +98,7 @@ class Model:
         Raises:
             UserError: for another precision, and a device that is not there.
         """
-        device = pick_device(device)
+        device = pick_device(device) if isinstance(device, str) else device
         asked, trained = precision or self._asked, self.facts.get("precision")
         named = asked or (trained and trained_precision(trained, device))
         dtype = precision_of(named) if named else None

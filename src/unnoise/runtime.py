@@ -57,15 +57,14 @@ def trained_precision(name: str, device: torch.device) -> str:
     return name if there else "fp32"
 
 
-def pick_device(name: torch.device | str | None = None) -> torch.device:
-    """The device by name, where it is there; without one the fastest there is.
+def pick_device(name: str | None = None) -> torch.device:
+    """The device by name; without one the fastest there is.
 
     Raises:
         UserError: where a device is asked for that is not there.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    name = str(name)
     try:
         device = torch.device(name)
         known = device.type in ("cpu", "cuda", "mps")
