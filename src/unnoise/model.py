@@ -251,12 +251,13 @@ class Model:
             UserError: for a setting or a label that does not exist, and autoguidance without a weaker network.
             FloatingPointError: where a sample is not finite.
         """
-        check(n=n, seed=seed, batch=batch)
+        check(batch=batch)
+        seeds = seeds_of(n, seed)
         if captured:
             require_cuda(self.device)
         walks = self._walks(self.settings(sampler, steps, guidance, autoguidance, interval))
         batch = 1 if deterministic else batch
-        seeds, conditions = seeds_of(n, seed), self.conditions(n, seed, cond)
+        conditions = self.conditions(n, seed, cond)
         raws = []
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
