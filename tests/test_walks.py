@@ -111,6 +111,13 @@ def test_the_second_batch_is_recorded_and_all_later_ones_are_replayed(model: Mod
         assert same(found, model.sample(n, seed=seed, batch=2, label=label))
 
 
+def test_noise_is_moved_to_the_mean_in_the_graph_too(model: Model, tapes: Tapes) -> None:
+    model.sampling = replace(model.sampling, start="mean")
+    found = model.sample(6, batch=2, captured=True)
+    assert tapes.since() == [RUN, RECORD, REPLAY]
+    assert same(found, model.sample(6, batch=2))
+
+
 def test_weights_that_change_in_place_are_read_anew(model: Model, tapes: Tapes) -> None:
     before = model.sample(6, batch=2, captured=True)
     with torch.no_grad():

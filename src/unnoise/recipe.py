@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -41,6 +41,8 @@ class Sampling:
         autoguidance: scale of guidance by a weaker network, see `Autoguidance`; 1 is off. `guidance` other than 1 then
             guides the two networks together.
         weaker: the weaker network is the same one after this share of its training, in (0, 1).
+        start: around what the noise is that sampling starts from: "zero", or "mean", the network's own estimate from
+            such noise, which takes one evaluation more; see `Walks.start`.
     """
 
     sampler: Sampler[Any] = Heun()
@@ -51,6 +53,7 @@ class Sampling:
     high: float = float("inf")
     autoguidance: float = 1.0
     weaker: float = 0.25
+    start: Literal["zero", "mean"] = "zero"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -64,6 +67,8 @@ class Sampling:
             raise ValueError(f"guidance acts between two log-SNR, low < high, got {self.low} and {self.high}")
         if not 0 < self.weaker < 1:
             raise ValueError(f"weaker is a share of the training, between 0 and 1, got {self.weaker}")
+        if self.start not in ("zero", "mean"):
+            raise ValueError(f"sampling starts from noise around zero or mean, got {self.start!r}")
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -84,6 +84,12 @@ class Walks:
                 "from the folder of its run, Model.load(run, weaker=True), or, where that is too young to keep one, "
                 "leave autoguidance at 1 (--autoguidance 1)"
             )
+        blank = self.codec.blank(1)
+        if self.settings.start == "mean" and not (isinstance(blank, Tensor) and blank.is_floating_point()):
+            raise UserError(
+                f"sampling that starts around the mean is of states that are one tensor of numbers, which those of "
+                f"{type(self.codec).__name__} are not: leave sampling.start at zero"
+            )
 
     def bound(self, cond: Cond) -> Any:
         """The process, bound to the mask among the conditions where there is one."""
@@ -121,28 +127,48 @@ class Walks:
             found, expected = tuple(x.shape[1:]), tuple(blank.shape[1:])
             raise UserError(f"states of shape {found} do not fit this model, whose own are of {expected}")
 
+    @property
+    def top(self) -> Any:
+        """The grid's first level."""
+        return over(lambda g: g.at(0).to(dtype=torch.float32, device=self.device), self.levels)
+
     def noise(self, seeds: Tensor, cond: Cond) -> Any:
-        """The states from which sampling starts: noise at the grid's first level."""
-        process = self.bound(cond)
-        top = over(lambda g: g.at(0).to(dtype=torch.float32, device=self.device), self.levels)
-        return process.forward(self.blank(len(seeds)), CLEAN, top, Rng.of(seeds, self.device).fold(PRIOR))
+        """Noise at the grid's first level, around zero."""
+        rng = Rng.of(seeds, self.device).fold(PRIOR)
+        return self.bound(cond).forward(self.blank(len(seeds)), CLEAN, self.top, rng)
+
+    @torch.no_grad()
+    def start(self, noise: Any, top: Any, process: Any, cond: Cond) -> Any:
+        """The states from which sampling starts, given noise at the level `top`: around what the settings say.
+
+        Data whose mean is not zero show it at any level, alpha mean + sigma eps, and noise around zero is not what the
+        network has seen there: it makes pictures grayer than data are, and the more so the larger they are, since the
+        noise of a whole picture's brightness is sigma / side only. Lin et al. 2023 (arXiv:2305.08891, section 2) found
+        it of schedules whose last level is not pure noise. For normal data N(mean, v) samples are off by
+        -mean sqrt(v / (v + sigma^2)) where alpha = 1. With start="mean" the noise is moved by the network's unguided
+        estimate from it, and v / (v + sigma^2) of the mean is missing instead of all.
+        """
+        if self.settings.start == "zero":
+            return noise
+        return noise + top.like(noise).alpha * process.project(self.denoiser(noise, top, cond)).x0
 
     def steps(
-        self, seeds: Tensor, cond: Cond, x: Any = None, known: tuple[Any, Any] | None = None
+        self, seeds: Tensor, cond: Cond, noise: Any = None, known: tuple[Any, Any] | None = None
     ) -> Iterator[Step[Any]]:
         """The driver's steps of a batch.
 
         Args:
             seeds: int64 [B].
             cond: encoded conditions of these rows.
-            x: states to start from; None: noise.
+            noise: to start from; None: that of the seeds.
             known: states and a mask of them: what is known of the data, see `Known`.
         """
         rng, process = Rng.of(seeds, self.device), self.bound(cond)
         denoise = self.guided(process)
         if known is not None:
             denoise = Known(denoise, process, *known)
-        x = self.noise(seeds, cond) if x is None else x
+        noise = self.noise(seeds, cond) if noise is None else noise
+        x = self.start(noise, self.top, process, cond)
         yield from sample(self.settings.sampler, process, denoise, x, self.levels, rng.fold(STEPS), cond)
 
     def back(self, x: Tensor, cond: Cond) -> Tensor:
@@ -169,7 +195,8 @@ class Walks:
         def draw(inputs: Mapping[str, Tensor]) -> Any:
             cond = {k: v for k, v in inputs.items() if k != SEED}
             rng, process = Rng.of(inputs[SEED]), self.bound(cond)
-            x = process.forward(blank, CLEAN, rows[0].src, rng.fold(PRIOR))
+            noise, top = process.forward(blank, CLEAN, rows[0].src, rng.fold(PRIOR)), rows[0].src
+            x = self.start(noise, top, process, cond)
             for step in walk(self.settings.sampler, process, self.guided(process), x, rows, rng.fold(STEPS), cond):
                 x = step.x
             return x

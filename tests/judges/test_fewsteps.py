@@ -122,3 +122,4 @@ def test_evaluations_are_counted() -> None:
     assert evaluations(Sampling(sampler=Heun(), steps=10)) == 19
     assert evaluations(Sampling(sampler=Heun(), steps=10, guidance=1.3)) == 38
     assert evaluations(Sampling(sampler=Ancestral(), steps=10, guidance=2.0)) == 20
+    assert evaluations(Sampling(sampler=Heun(), steps=10, guidance=1.3, start="mean")) == 39

@@ -75,4 +75,4 @@ def evaluations(sampling: Sampling) -> int:
     """Evaluations of the network that a sample takes; guidance takes more than one for one."""
     each = sampling.sampler.evaluations
     steps = sampling.steps if each == 1 else each * (sampling.steps - 1) + 1  # the last step takes one
-    return steps * sampling.passes
+    return steps * sampling.passes + (sampling.start == "mean")
