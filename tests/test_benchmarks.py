@@ -44,7 +44,8 @@ def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Python, t
         "points"
     ]
     assert [found["way"] for found in point["chosen_by"]] == ["two", "nine"]
-    assert [found["way"] for found in point["measured"]] == ["nine", "one"]
+    best = min(point["chosen_by"], key=lambda found: found["figures"][0]["samples"])["way"]
+    assert [found["way"] for found in point["measured"]] == [best, "one"]
     assert point["measured"][0]["figures"][0]["name"] == "fd-means2"
     found = measured(python, "solvers.py", tmp_path / "solvers.json", str(tmp_path / "digits-0.03"), "-n", "64", *ways)
     assert set(found["ways"]) == {"one", "two", "nine"}
@@ -55,3 +56,12 @@ def test_ways_are_chosen_by_distances_alone(python: Python) -> None:
     """Another first figure may be the better the higher it is."""
     done = python.run(BENCHMARKS / "minutes.py", "digits", "--minutes", "0.03", "--choose", "64", *SMALL)
     assert done.returncode != 0 and "the judge of digits measures no distances first" in done.stderr
+
+
+def test_the_start_of_sampling_is_measured_beside_its_closed_form(python: Python, tmp_path: Path) -> None:
+    settings = ("--sigma-max", "3", "-n", "64", "--limit", "200", "--steps", "4", "--device", "cpu")
+    found = measured(python, "start.py", tmp_path / "start.json", "digits", *settings)["recipes"]["digits"]
+    assert found["pictures"] == 200 and found["shape"] == [1, 8, 8]
+    zero, mean = found["rows"]
+    assert (zero["start"], mean["start"]) == ("zero", "mean") and zero["off"] != mean["off"]
+    assert 0 < abs(mean["normal"]) < abs(zero["normal"]) < 0.2

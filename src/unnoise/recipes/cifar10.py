@@ -13,6 +13,8 @@ With 20 minutes it is 0.453 +- 0.003 (benchmarks/results/cifar10_20_minutes.json
 has the command.
 """
 
+from typing import Any
+
 from unnoise.core.denoiser import Preconditioned
 from unnoise.core.density import LogNormalSigma
 from unnoise.core.objective import Denoising
@@ -42,7 +44,7 @@ def recipe(classes: int = 0, deep: bool = False) -> Recipe:
     learner = DeepClassifier(
         codec, classes=10, width=64, stages=3, samples=1_500_000, batch=512, lr=5e-3, shift=4, mirror=True
     )
-    guided = {"autoguidance": 2.0, "weaker": 0.25, "low": -4.6, "high": 5.0}
+    guided: dict[str, Any] = {"autoguidance": 2.0, "weaker": 0.25, "low": -4.6, "high": 5.0}
     if deep:
         guided = {"autoguidance": 1.5, "weaker": 0.12}
     net = Build(

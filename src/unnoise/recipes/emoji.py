@@ -42,6 +42,8 @@ def recipe() -> Recipe:
         optim=AdamW(lr=1e-3, rate=Trapezoid(warmup=10_000, decay=0.5)),
         batch=128,
         samples=1_000_000,
-        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=18, guidance=1.3),
+        sampling=Sampling(
+            sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=18, guidance=1.3, start="mean"
+        ),
         judge=Distances(count=1000),
     )

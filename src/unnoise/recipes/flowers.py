@@ -53,7 +53,14 @@ def recipe() -> Recipe:
         optim=Muon(lr=1e-3, rate=Trapezoid(warmup=20_000, decay=0.5)),
         batch=256,
         samples=4_000_000,
-        sampling=Sampling(sampler=DPMpp2M(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=24, guidance=1.3),
+        sampling=Sampling(
+            sampler=DPMpp2M(),
+            grid=KarrasGrid(sigma_min=0.005, sigma_max=80),
+            steps=24,
+            autoguidance=1.5,
+            weaker=0.2,
+            start="mean",
+        ),
         judge=Several(
             (
                 Distances(count=5000, against="held_out"),

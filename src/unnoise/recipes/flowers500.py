@@ -45,6 +45,6 @@ def recipe() -> Recipe:
         optim=AdamW(lr=1e-3, rate=Trapezoid(warmup=10_000, decay=0.5)),
         batch=128,
         samples=1_000_000,
-        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=80), steps=18),
+        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.01, sigma_max=80), steps=18, start="mean"),
         judge=Distances(count=5000),
     )

@@ -100,9 +100,10 @@ def recipe(
         samples=1_000_000,
         sampling=Sampling(
             sampler=Heun(),
-            grid=KarrasGrid(sigma_min=0.005, sigma_max=80),
+            grid=KarrasGrid(sigma_min=0.005, sigma_max=80 * max(1.0, side / 128)),
             steps=18,
             guidance=1.3 if labels else 1.0,
+            start="mean",
         ),
         # The Inception network reads gray and coloured pictures of 8 bits, and no others.
         judge=Distances(Inception() if codec.dtype == "uint8" and codec.shape[0] in (1, 3) else Means(), count=1000),

@@ -1,6 +1,8 @@
 """Cell nuclei under the microscope at 64 pixels, unconditional.
 
 The smallest credible network; not tuned. The masks of the nuclei are in the data, but the network is not told them.
+Fluorescent ones are nearly black, stained ones nearly white: sampling starts around the mean and from more noise than
+elsewhere, or too many would be white (docs/tuning.md).
 """
 
 from unnoise.core.denoiser import Preconditioned
@@ -40,6 +42,6 @@ def recipe() -> Recipe:
         optim=AdamW(lr=1e-3, rate=Trapezoid(warmup=10_000, decay=0.5)),
         batch=128,
         samples=600_000,
-        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=80), steps=18),
+        sampling=Sampling(sampler=Heun(), grid=KarrasGrid(sigma_min=0.005, sigma_max=160), steps=18, start="mean"),
         judge=Distances(count=1000),
     )
