@@ -5,7 +5,14 @@
 
 Every class has 20 pictures to learn from, which a network soon knows by heart: they are flipped, scaled, turned,
 stretched and moved in training, more often than 50,000 pictures would need (docs/tuning.md), and the network is told
-how (`Augment`), so that samples are as the data are. First settings, after those of `cifar10`; watch memorisation.
+how (`Augment`), so that samples are as the data are.
+
+After 20 minutes of one H200, compilation apart, samples are at KID-768 8.2e-5 from the 6,149 test pictures (the
+training pictures 1.4e-5), at FD-1280 1.64 (0.97, 2,040 of each) and 1.19 (10,000 samples), guided by a weaker network;
+2.0 % of them are nearer to a training picture than 99 % of the test pictures are. A classifier that learns from 20,000
+samples, unguided, reads 84.7 % of the test pictures right, one that learns from the 2,040 real ones 77.1 %
+(benchmarks/results/flowers_20_minutes.json, flowers_cas.json). First settings, after those of `cifar10`. They were
+sampled from noise around zero and are 5 % too bright; around the mean, as they are now, nothing was measured yet.
 """
 
 from unnoise.core.denoiser import Preconditioned
