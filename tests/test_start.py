@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unnoise import recipes
 from unnoise.core.estimate import Estimate
 from unnoise.core.exact import Empirical, Normal
 from unnoise.core.level import Level
@@ -19,6 +20,7 @@ from unnoise.data.strips import halved
 from unnoise.errors import UserError
 from unnoise.modality import Characters, Image, Plain
 from unnoise.model import Model
+from unnoise.override import override
 from unnoise.recipe import Sampling
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, KarrasGrid, LogSnrGrid
@@ -94,6 +96,9 @@ def test_it_is_of_states_that_are_numbers() -> None:
     model = Model(Exact(Normal()), Characters("ab", 4), sampling=Sampling(start="mean"))
     with pytest.raises(UserError, match=r"those of Characters are not: leave sampling\.start at zero"):
         model.sample(2)
+    recipe = override(recipes.load("shakespeare")[0], "sampling.start=mean")
+    with pytest.raises(UserError, match="those of Characters are not"):  # and not after hours of training
+        recipe.components()
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from unnoise.core.condition import Codec, Conditioner
 from unnoise.core.denoiser import Preconditioned
@@ -99,6 +99,18 @@ def changed(sampling: Sampling, **given: Any) -> Sampling:
         raise UserError(str(e)) from e
 
 
+def check_start(sampling: Sampling, codec: Any) -> None:
+    """Refuse a start around the mean of states that have none; Raises UserError."""
+    if sampling.start == "zero":
+        return
+    blank = codec.blank(1)
+    if not (isinstance(blank, Tensor) and blank.is_floating_point()):
+        raise UserError(
+            f"sampling that starts around the mean is of states that are one tensor of numbers, which those of "
+            f"{type(codec).__name__} are not: leave sampling.start at zero"
+        )
+
+
 @dataclass(frozen=True)
 class Phase:
     """One of the losses that a step of training takes in turn.
@@ -179,7 +191,8 @@ class Recipe:
         """Fresh components by name: modules constructed with fresh weights, values as they are.
 
         Raises:
-            UserError: for a phase or an objective that asks for a network that is not among them.
+            UserError: for a phase or an objective that asks for a network that is not among them, and sampling that
+                starts where states have no mean.
             ValueError: for components that do not fit together.
         """
         values = {"model": self.model, "codec": self.codec, "conditioner": self.conditioner, **self.more}
@@ -197,6 +210,7 @@ class Recipe:
         if density is not None:
             _check_interval(built.get("model"), density.interval)
         _check_classes(built.get("model"), built.get("conditioner"))
+        check_start(self.sampling, built["codec"])
         networks = sorted(k for k, v in built.items() if isinstance(v, nn.Module))
         for phase in self.all_phases():
             for name in phase.modules:

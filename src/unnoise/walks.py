@@ -19,7 +19,7 @@ from unnoise.core.sampler import Step
 from unnoise.errors import UserError, nearest
 from unnoise.guide import Autoguidance, Cfg, CfgEach, Interval, Known
 from unnoise.nets import kernels
-from unnoise.recipe import Sampling
+from unnoise.recipe import Sampling, check_start
 from unnoise.sample.driver import plan_for, require_finite, sample, walk
 from unnoise.sample.plan import check_interval
 
@@ -62,7 +62,10 @@ class Walks:
         return getattr(self.denoiser, "interval", (-math.inf, math.inf))
 
     def check(self) -> None:
-        """Refuse guidance by a network that is not there, or of what training has not shown to be left out by itself.
+        """Refuse what cannot be sampled so.
+
+        Guidance by a network that is not there, or of what training has not shown to be left out by itself; a start
+        around the mean of what has none.
 
         Raises:
             UserError: naming what is missing.
@@ -84,12 +87,7 @@ class Walks:
                 "from the folder of its run, Model.load(run, weaker=True), or, where that is too young to keep one, "
                 "leave autoguidance at 1 (--autoguidance 1)"
             )
-        blank = self.codec.blank(1)
-        if self.settings.start == "mean" and not (isinstance(blank, Tensor) and blank.is_floating_point()):
-            raise UserError(
-                f"sampling that starts around the mean is of states that are one tensor of numbers, which those of "
-                f"{type(self.codec).__name__} are not: leave sampling.start at zero"
-            )
+        check_start(self.settings, self.codec)
 
     def bound(self, cond: Cond) -> Any:
         """The process, bound to the mask among the conditions where there is one."""
