@@ -22,6 +22,7 @@ from unnoise.modality import Image, Labels
 from unnoise.override import override
 from unnoise.recipes import load
 from unnoise.recipes.images import recipe
+from unnoise.sample.plan import check_interval
 
 real = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
 TINY = ["model.net.width=8", "model.net.head_width=8", "model.net.blocks=1", "batch=8", "sampling.steps=2"]
@@ -326,3 +327,14 @@ def test_a_bar_is_drawn_on_a_terminal_only(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr("sys.stderr", stream)
         Images(str(path)).load()
         assert ("decoding" in stream.getvalue()) == drawn
+
+
+@pytest.mark.parametrize("side", [16, 64, 128, 256, 1024])
+def test_sampling_begins_where_training_looks_and_noise_hides_brightness(side: int, tmp_path: Path) -> None:
+    """sigma_max / side is what is left of it in the mean of a picture: larger than half of any spread of brightness."""
+    np.savez(tmp_path / "x.npz", x=noise(20, side, side, 1))
+    found: Any = recipe(str(tmp_path / "x.npz"), side)
+    levels = found.sampling.levels(found.objective.density.interval)
+    check_interval(levels, found.objective.density.interval)
+    assert found.sampling.start == "mean"
+    assert float(levels.sigma[0]) == pytest.approx(80 * max(1, side / 128)) and float(levels.sigma[0]) / side > 0.5

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from exact import Exact
+from torch import Tensor
 
 from unnoise.core.exact import Mixture
-from unnoise.core.level import Level
 from unnoise.core.rng import Rng
 from unnoise.data import Digits
 from unnoise.errors import UserError
@@ -23,15 +23,9 @@ CODEC = Image((1, 8, 8), 0, 16)
 GRID = KarrasGrid(sigma_min=0.01, sigma_max=40)
 
 
-class Exact(nn.Module):
+def mixture(x: Tensor, std: float = 0.05, weights: Any = None) -> Exact:
     """The closed-form denoiser of a mixture of pictures (or latents), each with a little width."""
-
-    def __init__(self, x: Tensor, std: float = 0.05, weights: Any = None) -> None:
-        super().__init__()
-        self.mixture = Mixture(x, torch.full((len(x),), std), weights)
-
-    def forward(self, x: Tensor, level: Level, cond: Any = None, *, to: Any = None) -> Any:
-        return self.mixture(x, level)
+    return Exact(Mixture(x, torch.full((len(x),), std), weights))
 
 
 def digits(n: int) -> Tensor:
@@ -67,7 +61,7 @@ def test_pitfall_31_known_pixels_come_back_to_the_bit(kind: str, sampler: Any, h
     """diffusers #261: the last composite is made in data space, after decoding and rounding, even of a bad codec."""
     codec: Any = CODEC if kind == "pixels" else latents()
     raw, mask = digits(6), holes()[hole]
-    model = Model(Exact(codec.encode(digits(20))), codec, sampling=Sampling(sampler, GRID, 6))
+    model = Model(mixture(codec.encode(digits(20))), codec, sampling=Sampling(sampler, GRID, 6))
     out = model.inpaint(raw, mask).raw
     known = mask.expand_as(raw)
     assert out.dtype == torch.uint8 and torch.equal(out[known], raw[known])
@@ -78,7 +72,7 @@ def test_pitfall_31_known_pixels_come_back_to_the_bit(kind: str, sampler: Any, h
 def test_what_lies_under_the_hole_is_not_looked_at(kind: str) -> None:
     codec: Any = CODEC if kind == "pixels" else latents()
     raw, mask = digits(4), holes()["hole"]
-    model = Model(Exact(codec.encode(digits(20))), codec, sampling=Sampling(Heun(), GRID, 6))
+    model = Model(mixture(codec.encode(digits(20))), codec, sampling=Sampling(Heun(), GRID, 6))
     other = torch.where(mask, raw, 16 - raw)
     assert torch.equal(model.inpaint(raw, mask).raw, model.inpaint(other, mask).raw)
 
@@ -87,7 +81,7 @@ def test_going_back_lets_what_is_known_decide() -> None:
     """Of twenty digits each is told by its upper half. A perfect denoiser, pinned once a level, finds few of the lower
     ones: early steps settle them while the upper half says little. Resampled, it finds most."""
     raw, mask = digits(20), holes()["half"]
-    model = Model(Exact(CODEC.encode(raw)), CODEC)
+    model = Model(mixture(CODEC.encode(raw)), CODEC)
 
     def right(repeats: int) -> float:
         there_and_back = ResampledGrid(GRID, repeats)
@@ -119,7 +113,7 @@ def test_it_draws_from_the_conditional_distribution(sampler: Any) -> None:
     Where the known half says nothing at any level, pinning is exact."""
     n, x = 600, CODEC.encode(digits(2))
     x[1, :, :4] = x[0, :, :4]
-    model = Model(Exact(x, weights=torch.tensor([1.0, 3.0])), CODEC, sampling=Sampling(sampler, GRID, 20))
+    model = Model(mixture(x, weights=torch.tensor([1.0, 3.0])), CODEC, sampling=Sampling(sampler, GRID, 20))
     raw = CODEC.decode(x)[:1].expand(n, -1, -1, -1)
     out = CODEC.encode(model.inpaint(raw, holes()["half"], seed=9).raw)
     second = (out - x[1]).square().flatten(1).sum(1) < (out - x[0]).square().flatten(1).sum(1)
@@ -130,7 +124,7 @@ def test_it_draws_from_the_conditional_distribution(sampler: Any) -> None:
 
 def test_rows_are_their_own_and_seeds_differ() -> None:
     raw, mask = digits(4), holes()["hole"]
-    model = Model(Exact(CODEC.encode(digits(20)), std=0.3), CODEC, sampling=Sampling(Heun(), GRID, 6))
+    model = Model(mixture(CODEC.encode(digits(20)), std=0.3), CODEC, sampling=Sampling(Heun(), GRID, 6))
     out = model.inpaint(raw, mask, seed=7).raw
     alone = model.inpaint(raw[2:3], mask, seed=9).raw
     assert int((out[2:3].int() - alone.int()).abs().max()) <= 1
@@ -138,6 +132,6 @@ def test_rows_are_their_own_and_seeds_differ() -> None:
 
 
 def test_a_mask_that_does_not_fit() -> None:
-    model = Model(Exact(CODEC.encode(digits(2))), CODEC)
+    model = Model(mixture(CODEC.encode(digits(2))), CODEC)
     with pytest.raises(UserError, match=r"mask of shape \(1, 4, 4\) does not fit data of \(2, 1, 8, 8\)"):
         model.inpaint(digits(2), torch.ones(1, 4, 4, dtype=torch.bool))

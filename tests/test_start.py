@@ -4,17 +4,14 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from exact import Exact
 
 from unnoise import recipes
-from unnoise.core.estimate import Estimate
 from unnoise.core.exact import Empirical, Normal
-from unnoise.core.level import Level
 from unnoise.data import Digits, Flowers
 from unnoise.data.strips import halved
 from unnoise.errors import UserError
@@ -24,17 +21,6 @@ from unnoise.override import override
 from unnoise.recipe import Sampling
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, KarrasGrid, LogSnrGrid
-
-
-class Exact(nn.Module):
-    """Data whose posterior mean is known, as a network."""
-
-    def __init__(self, data: Normal | Empirical) -> None:
-        super().__init__()
-        self.data = data
-
-    def forward(self, x: Tensor, level: Level, cond: Any = None, *, to: Any = None) -> Estimate:
-        return self.data(x, level)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -125,9 +126,9 @@ class Walks:
             found, expected = tuple(x.shape[1:]), tuple(blank.shape[1:])
             raise UserError(f"states of shape {found} do not fit this model, whose own are of {expected}")
 
-    @property
+    @cached_property
     def top(self) -> Any:
-        """The grid's first level."""
+        """The grid's first level, where the weights are."""
         return over(lambda g: g.at(0).to(dtype=torch.float32, device=self.device), self.levels)
 
     def noise(self, seeds: Tensor, cond: Cond) -> Any:

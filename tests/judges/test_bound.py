@@ -3,16 +3,13 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from exact import Exact
 
 from unnoise import cli
-from unnoise.core.estimate import Estimate
 from unnoise.core.exact import Normal
-from unnoise.core.level import Level
 from unnoise.core.rng import Rng
 from unnoise.data import Digits
 from unnoise.data.dataset import Dataset
@@ -27,17 +24,6 @@ from unnoise.spec import build, describe
 from unnoise.trial import Judge, Trial
 
 CODEC = Image((1, 8, 8), 0, 16)
-
-
-class Exact(nn.Module):
-    """Normal data as a model; its variance is exact."""
-
-    def __init__(self, mean: float, std: float) -> None:
-        super().__init__()
-        self.data = Normal(mean, std)
-
-    def forward(self, x: Tensor, level: Level, cond: Any = None, *, to: Any = None) -> Estimate:
-        return self.data(x, level)
 
 
 def normals(n: int) -> Dataset:
@@ -90,7 +76,7 @@ def test_independent_pixels_of_digits() -> None:
 def test_an_exact_model_reaches_the_entropy_of_its_data() -> None:
     """Learned variance aside, which only a parameterization promises: "large" is exact for unit normal states."""
     data = normals(2000)
-    model = Model(Exact(0.0, 1.0), Plain((4,), 3.0, 20.0), sampling=Sampling(steps=6))
+    model = Model(Exact(Normal()), Plain((4,), 3.0, 20.0), sampling=Sampling(steps=6))
     figures = Bound(steps=(6,))(model, data, Trial(2000))
     found = {f.name: f for f in figures}
     large = found["bits per dimension, 6 steps, large variance"]
@@ -102,7 +88,7 @@ def test_an_exact_model_reaches_the_entropy_of_its_data() -> None:
 
 def test_figures_do_not_depend_on_the_batch_and_repeats_average_the_noise() -> None:
     data = normals(50)
-    model = Model(Exact(0.0, 1.0), Plain((4,), 3.0, 20.0))
+    model = Model(Exact(Normal()), Plain((4,), 3.0, 20.0))
     whole, parts = (Bound(steps=(3,), batch=b)(model, data, Trial(50)) for b in (50, 7))
     for a, b in zip(whole, parts, strict=True):
         assert a.samples == pytest.approx(b.samples, rel=1e-12) and a.error == pytest.approx(b.error, rel=1e-9)
@@ -114,7 +100,7 @@ def test_figures_do_not_depend_on_the_batch_and_repeats_average_the_noise() -> N
 def test_the_number_of_steps_and_of_rows_can_be_asked_for() -> None:
     said: list[str] = []
     figures = Bound()(
-        Model(Exact(0.0, 1.0), Plain((4,), 3.0, 20.0)), normals(30), Trial(10, settings={"steps": 5}, say=said.append)
+        Model(Exact(Normal()), Plain((4,), 3.0, 20.0)), normals(30), Trial(10, settings={"steps": 5}, say=said.append)
     )
     assert [f.name for f in figures[:2]] == [f"bits per dimension, 5 steps, {v} variance" for v in ("small", "large")]
     assert said == ["the bound of 10 held-out rows over 5 steps"]
@@ -158,12 +144,12 @@ def test_states_without_a_density_are_refused() -> None:
 
     data = normals(4)
     with pytest.raises(UserError, match=r"Gaussian states with a density.*Silent"):
-        Bound()(Model(Exact(0.0, 1.0), Silent()), data, Trial(4))
+        Bound()(Model(Exact(Normal()), Silent()), data, Trial(4))
     with pytest.raises(UserError, match=r"Gaussian states with a density.*NoneType"):
-        Bound()(Model(Exact(0.0, 1.0), Plain((4,)), process=None), data, Trial(4))
+        Bound()(Model(Exact(Normal()), Plain((4,)), process=None), data, Trial(4))
     empty = Dataset(data.train, {"x": data.train["x"][:0]})
     with pytest.raises(UserError, match="no held-out data"):
-        Bound()(Model(Exact(0.0, 1.0), Plain((4,))), empty, Trial(4))
+        Bound()(Model(Exact(Normal()), Plain((4,))), empty, Trial(4))
 
 
 def test_it_is_a_judge_and_a_value() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from exact import Exact
 from torch import Tensor, nn
 
 from unnoise import cli
@@ -32,17 +33,6 @@ JUDGE = BitsPerToken(Text(length=8), draws=8)
 START = torch.tensor([0.4, 0.25, 0.35], dtype=D)
 STEP = torch.tensor([[0.1, 0.6, 0.3], [0.7, 0.05, 0.25], [0.2, 0.2, 0.6]], dtype=D)
 needs_text = pytest.mark.skipif(not os.environ.get("UNNOISE_DATA"), reason="UNNOISE_DATA names no folder of data")
-
-
-class Exact(nn.Module):
-    """The exact denoiser of a chain, as a module."""
-
-    def __init__(self, chain: MarkovChain) -> None:
-        super().__init__()
-        self.chain = chain
-
-    def forward(self, x: Tensor, level: Any, cond: Any = None, *, to: Any = None) -> Any:
-        return self.chain(x, level)
 
 
 def windows(n: int) -> Tensor:
