@@ -221,11 +221,14 @@ class Runtime:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over processes; on every one."""
-        if self.world == 1:
-            return value
-        value = value.clone()
-        dist.all_reduce(value)
-        return value / self.world
+        return value if self.world == 1 else self.mean_(value.clone())
+
+    def mean_(self, value: Tensor) -> Tensor:
+        """The same, in the tensor's own place."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value /= self.world
+        return value
 
     def broadcast(self, value: float) -> float:
         """The main process's number; on every one."""

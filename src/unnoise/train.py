@@ -207,30 +207,31 @@ class _Phase:
 
 
 class _InTwo:
-    """A phase's step as two graphs, between which processes exchange gradients: one that holds NCCL's work may hang."""
+    """A phase's step as two graphs, between which processes exchange gradients: one that holds NCCL's work may hang.
+
+    All gradients are one vector, which the second graph finds in the place where the first one leaves it.
+    """
 
     def __init__(self, phase: _Phase) -> None:
         self._phase = phase
-        self._backward = Captured(self._flat_backward, phase.run.device)
-        self._update = Captured(self._flat_update, phase.run.device)
-        self._loss: Any = None
-        self._gradients: list[Tensor] = []
+        self._backward = Captured(self._first, phase.run.device)
+        self._update = Captured(self._second, phase.run.device)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        self._loss, flat = self._backward(batch)
-        taken: tuple[Tensor, Tensor] = self._update({"flat": self._phase.run.mean(flat)})
+        self._loss, self._flat = self._backward(batch)
+        self._phase.run.mean_(self._flat)
+        taken: tuple[Tensor, Tensor] = self._update({})
         return taken
 
-    def _flat_backward(self, batch: Batch) -> tuple[Loss, Tensor]:
+    def _first(self, batch: Batch) -> tuple[Loss, Tensor]:
         """The loss; and as one vector all gradients, and whether the loss is finite."""
         loss = self._phase.backward(batch)
         self._gradients = [p.grad for p in self._phase.own if p.grad is not None]
         return loss, torch.cat([*(g.reshape(-1) for g in self._gradients), _finite(loss).reshape(1)])
 
-    def _flat_update(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        *means, finite = torch.split(given["flat"], [*(g.numel() for g in self._gradients), 1])
-        for gradient, mean in zip(self._gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
+    def _second(self, _: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        *means, finite = torch.split(self._flat, [*(g.numel() for g in self._gradients), 1])
+        torch._foreach_copy_(self._gradients, [m.view_as(g) for m, g in zip(means, self._gradients, strict=True)])
         return self._phase.update(self._loss, finite[0])
 
 

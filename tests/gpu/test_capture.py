@@ -32,8 +32,8 @@ GPU = torch.device("cuda")
 class Two(Runtime):
     """As one of two processes, that have the same rows."""
 
-    def mean(self, value: Tensor) -> Tensor:
-        return value.clone()
+    def mean_(self, value: Tensor) -> Tensor:
+        return value
 
 
 def trained(
