@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile what is not sharded")
     parser.add_argument("--capture", action="store_true", help="replay steps of what is not sharded as a CUDA graph")
     parser.add_argument("--networks", nargs="+", default=["adm64", "cifar10"], choices=["adm64", "cifar10"])
+    parser.add_argument("--held", nargs="+", default=["all", "half"], choices=["all", "half"], help="of the networks")
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
@@ -168,7 +169,7 @@ def main() -> None:
     rows = []
     print(f"{'network':10} {'processes':>9} {'each holds':>10} {'samples/s':>10} {'GiB':>7} {'saved in s':>10}")
     for network, processes, sharded in CASES:
-        if network in o.networks:
+        if network in o.networks and ("half" if sharded else "all") in o.held:
             rows.append(row := start(o, network, processes, sharded))
             figures = f"{row['samples_per_second']:10} {row['memory_gib']:7} {row['save_seconds']:10}"
             print(f"{network:10} {processes:9} {row['held']:>10} {figures}", flush=True)

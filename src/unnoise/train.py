@@ -209,7 +209,8 @@ class _Phase:
 class _InTwo:
     """A phase's step as two graphs, between which processes exchange gradients: one that holds NCCL's work may hang.
 
-    All gradients are one vector, which the second graph finds in the place where the first one leaves it.
+    All gradients are one vector, in the order in which each lies in memory, which the second graph finds in the place
+    where the first one leaves it.
     """
 
     def __init__(self, phase: _Phase) -> None:
@@ -226,13 +227,18 @@ class _InTwo:
     def _first(self, batch: Batch) -> tuple[Loss, Tensor]:
         """The loss; and as one vector all gradients, and whether the loss is finite."""
         loss = self._phase.backward(batch)
-        self._gradients = [p.grad for p in self._phase.own if p.grad is not None]
+        self._gradients = [_as_it_lies(p.grad, p) for p in self._phase.own if p.grad is not None]
         return loss, torch.cat([*(g.reshape(-1) for g in self._gradients), _finite(loss).reshape(1)])
 
     def _second(self, _: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         *means, finite = torch.split(self._flat, [*(g.numel() for g in self._gradients), 1])
         torch._foreach_copy_(self._gradients, [m.view_as(g) for m, g in zip(means, self._gradients, strict=True)])
         return self._phase.update(self._loss, finite[0])
+
+
+def _as_it_lies(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient, its axes in the order of the parameter's memory, which is autograd's and that of all processes."""
+    return gradient.permute(sorted(range(parameter.ndim), key=parameter.stride, reverse=True))
 
 
 def _finite(loss: Loss) -> Tensor:
