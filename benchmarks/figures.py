@@ -38,7 +38,7 @@ def learning_rate() -> str:
 
 
 def quality_against_time() -> str:
-    """FD-1280 of CIFAR-10 over minutes of training, without guidance, with autoguidance, and a peer's."""
+    """FD-1280 of CIFAR-10 over minutes of training: unguided, with autoguidance, a peer's, and DDPM's as published."""
     points = [p for name in ("cifar10_minutes.json", "cifar10_20_minutes.json") for p in results(name)["points"]]
     lines: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
     for point in points:
@@ -50,7 +50,10 @@ def quality_against_time() -> str:
     series = [Series(names[k], [(x, y) for x, y, _ in v], [e for *_, e in v]) for k, v in lines.items()]
     peers = [(p["minutes"], p["figures"][0]) for p in results("cifar10_peer_minutes.json")["points"]]
     reached = [(x, figure["samples"]) for x, figure in peers]
-    series.append(Series("diffusers, 100 steps", reached, [figure["error"] for _, figure in peers]))
+    series.append(Series("diffusers", reached, [figure["error"] for _, figure in peers]))
+    [point] = results("ddpm_cifar10_7_minutes.json")["points"]
+    [figure] = [m["figures"][0] for m in point["measured"] if m["way"].startswith("ancestral")]
+    series.append(Series("DDPM", [(point["minutes"], figure["samples"])], [figure["error"]]))
     return chart("FD-1280 of CIFAR-10", "minutes of training on one H200", "FD-1280 of 10,000 samples", series)
 
 

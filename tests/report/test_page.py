@@ -419,7 +419,7 @@ def _luminance(colour: str) -> float:
 def test_contrast_is_enough(colours: Mapping[str, str]) -> None:
     """WCAG 2.1, 1.4.3 and 1.4.11: 4.5 for text, 3 for lines that mean something; we ask 4.5 of these too."""
     for ground in ("page", "panel"):
-        for ink in ("ink", "soft", "s0", "s1", "s2"):
+        for ink in ("ink", "soft", "s0", "s1", "s2", "s3"):
             bright, dark = sorted((_luminance(colours[ground]), _luminance(colours[ink])), reverse=True)
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, (ground, ink)
 

@@ -16,6 +16,10 @@ KEY, LETTER, GAP = 44, 7.2, 16
 """What a series takes in the legend, what each letter of its name adds, and what lies between two where it fits."""
 DOTTED = 40
 """Series of more points than this are lines without dots."""
+KINDS = 4
+"""Of colours, dashes and dots: further lines begin anew."""
+DOTS = {"s1": (-3.5, -3.5, "h7v7h-7z"), "s2": (0, -3.5, "l3.5 7h-7z"), "s3": (0, -4.5, "l4 4.5l-4 4.5l-4-4.5z")}
+"""Where the path of a dot begins, from its middle, and how it goes on; s0 is a circle."""
 DECADE = 30.0
 """Positive values whose largest is so many times the smallest have a logarithmic axis."""
 
@@ -120,7 +124,7 @@ def chart(
     gap = max(0.0, min(GAP, (WIDTH - sum(takes)) / len(takes)))
     start = max(0.0, min(LEFT, WIDTH - sum(takes) - gap * len(takes)))
     for s, width in zip(shown, takes, strict=True):
-        kind = f"s{series.index(s) % 3}"
+        kind = f"s{series.index(s) % KINDS}"
         parts += _line(s, kind, across, up)
         if len(shown) > 1:
             parts.append(f'<path class="line {kind}" d="M{start:.1f} 14h26"/>{_dot(kind, start + 13, 14, "")}')
@@ -187,6 +191,5 @@ def _dot(kind: str, x: float, y: float, said: str) -> str:
     title = f"<title>{escaped(said)}</title>" if said else ""
     if kind == "s0":
         return f'<circle class="dot s0" cx="{x:.1f}" cy="{y:.1f}" r="3.5">{title}</circle>'
-    shape = "h7v7h-7z" if kind == "s1" else "l3.5 7h-7z"
-    corner = (x - 3.5, y - 3.5) if kind == "s1" else (x, y - 3.5)
-    return f'<path class="dot {kind}" d="M{corner[0]:.1f} {corner[1]:.1f}{shape}">{title}</path>'
+    across, down, shape = DOTS[kind]
+    return f'<path class="dot {kind}" d="M{x + across:.1f} {y + down:.1f}{shape}">{title}</path>'

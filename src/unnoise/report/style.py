@@ -13,6 +13,7 @@ LIGHT: Mapping[str, str] = {
     "s0": "#0b5cad",
     "s1": "#b34700",
     "s2": "#5b3e99",
+    "s3": "#1a6b3c",
 }
 """Colours on a light page: of the page, of boxes, of text, of lesser text, of rules, of the lines of charts."""
 
@@ -25,6 +26,7 @@ DARK: Mapping[str, str] = {
     "s0": "#6cb2ff",
     "s1": "#ffa657",
     "s2": "#c9a5ff",
+    "s3": "#7ee0a0",
 }
 """The same on a dark page."""
 
@@ -98,11 +100,14 @@ img.small { image-rendering: pixelated; }
 .chart .s0 { stroke: var(--s0); }
 .chart .s1 { stroke: var(--s1); }
 .chart .s2 { stroke: var(--s2); }
+.chart .s3 { stroke: var(--s3); }
 .chart .line.s1 { stroke-dasharray: 7 4; }
 .chart .line.s2 { stroke-dasharray: 2 4; }
+.chart .line.s3 { stroke-dasharray: 7 4 2 4; }
 .chart .dot.s0 { fill: var(--s0); }
 .chart .dot.s1 { fill: var(--s1); }
 .chart .dot.s2 { fill: var(--s2); }
+.chart .dot.s3 { fill: var(--s3); }
 details { margin-top: .8rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .875rem; }
 @media (max-width: 40rem) {
