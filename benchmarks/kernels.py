@@ -53,7 +53,8 @@ def measured(call: Callable[..., Tensor], given: dict[str, Tensor], groups: int)
     def forward() -> Tensor:
         return call(given["x"], given["weight"], given["bias"], groups, 1e-5, add=given["add"], silu=True, dropout=0.1)
 
-    gradient = torch.randn_like(given["x"])  # of a result's shape: one made here would keep autograd's nodes elsewhere
+    # Of a result's shape; a result held here would keep autograd's nodes on another stream than the recording's.
+    gradient = torch.randn_like(given["x"])
     both = milliseconds(lambda: torch.autograd.grad(forward(), list(given.values()), gradient))
     with torch.no_grad():
         return milliseconds(forward), both

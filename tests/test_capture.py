@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from two import Two
 
 import unnoise.sample
 from unnoise import recipes
@@ -139,13 +140,6 @@ def test_a_step_of_training_uploads_nothing(name: str) -> None:
 )
 def test_other_settings_upload_nothing(changes: dict[str, Any], precision: torch.dtype | None) -> None:
     check_step(replace(recipes.load("digits")[0], **changes), precision)
-
-
-class Two(Runtime):
-    """As one of two processes."""
-
-    def mean_(self, value: Tensor) -> Tensor:
-        return value
 
 
 @pytest.mark.parametrize("precision", [None, torch.float16])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from two import Two
 
 from unnoise import fit, recipes
 from unnoise.capture import Captured
@@ -27,13 +28,6 @@ from unnoise.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 GPU = torch.device("cuda")
-
-
-class Two(Runtime):
-    """As one of two processes, that have the same rows."""
-
-    def mean_(self, value: Tensor) -> Tensor:
-        return value
 
 
 def trained(
