@@ -71,9 +71,13 @@ class Sampler(Protocol[X]):
     coupled: whether rows influence each other.
     """
 
-    order: ClassVar[int]
     evaluations: ClassVar[int]
     coupled: ClassVar[bool]
+
+    @property
+    def order(self) -> int:
+        """Of convergence."""
+        ...
 
     @property
     def stochastic(self) -> bool:

@@ -7,5 +7,6 @@ from unnoise.sample.ancestral import Ancestral
 from unnoise.sample.consistency import Consistency
 from unnoise.sample.dpmpp import DPMpp2M
 from unnoise.sample.ode import RK4, Euler, Heun, Midpoint
+from unnoise.sample.unipc import UniPC
 
-__all__ = ["RK4", "Ancestral", "Consistency", "DPMpp2M", "Euler", "Heun", "Midpoint"]
+__all__ = ["RK4", "Ancestral", "Consistency", "DPMpp2M", "Euler", "Heun", "Midpoint", "UniPC"]

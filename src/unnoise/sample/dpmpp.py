@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,27 @@ from unnoise.core.level import Level, Levels, expand
 from unnoise.core.process import Process
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Carry, Row, Step, require_tensor
+
+
+def propagators(sampler: Any, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
+    """The exact flow of a constant estimate, x' = r x + s x0: r = sigma' / sigma, s = alpha' - r alpha.
+
+    Args:
+        sampler: whose name an error states.
+        levels: the grid [steps + 1, *level shape].
+
+    Returns:
+        r and s, [steps, *level shape], and the log-SNR of the grid.
+
+    Raises:
+        ValueError: for a grid of several parts.
+    """
+    if not isinstance(levels, Level):
+        raise ValueError(f"{type(sampler).__name__} works on one tensor, not on a state of parts: use Ancestral")
+    alpha, sigma = levels.alpha, levels.sigma
+    # Where sigma = 0 already, the element is held and these are never used.
+    r = torch.where(sigma[:-1] > 0, sigma[1:] / sigma[:-1].clamp(min=1e-300), torch.ones_like(sigma[1:]))
+    return r, alpha[1:] - alpha[:-1] * r, levels.logsnr
 
 
 @dataclass(frozen=True)
@@ -30,14 +51,8 @@ class DPMpp2M:
 
     def coefficients(self, levels: Levels) -> Tensor:
         """[steps, 3, *level shape]: r, s, w."""
-        if not isinstance(levels, Level):
-            raise ValueError("DPMpp2M works on one tensor, not on a state of parts: use Ancestral")
-        alpha, sigma, logsnr = levels.alpha, levels.sigma, levels.logsnr
-        # Where sigma = 0 already, the element is held and these are never used.
-        r = torch.where(sigma[:-1] > 0, sigma[1:] / sigma[:-1].clamp(min=1e-300), torch.ones_like(sigma[1:]))
-        s = alpha[1:] - alpha[:-1] * r
-        w = torch.zeros_like(r)
-        h = logsnr[1:] - logsnr[:-1]
+        r, s, logsnr = propagators(self, levels)
+        w, h = torch.zeros_like(r), logsnr.diff(dim=0)
         w[1:] = h[1:] / (2 * h[:-1])
         return torch.stack([r, s, torch.where(torch.isfinite(w), w, torch.zeros_like(w))], 1)
 
