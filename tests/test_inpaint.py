@@ -16,7 +16,7 @@ from unnoise.modality import Image, Latent
 from unnoise.model import Model
 from unnoise.nets import Autoencoder
 from unnoise.recipe import Sampling
-from unnoise.sample import Ancestral, DPMpp2M, Heun
+from unnoise.sample import Ancestral, DPMpp2M, Heun, UniPC
 from unnoise.sample.grids import KarrasGrid, ResampledGrid
 
 CODEC = Image((1, 8, 8), 0, 16)
@@ -55,7 +55,7 @@ def latents() -> Latent:
 
 
 @pytest.mark.parametrize("hole", ["half", "hole", "scattered", "all", "nothing"])
-@pytest.mark.parametrize("sampler", [Heun(), DPMpp2M(), Ancestral()], ids=["heun", "dpmpp", "ancestral"])
+@pytest.mark.parametrize("sampler", [Heun(), DPMpp2M(), UniPC(), Ancestral()], ids=["heun", "dpmpp", "unipc", "ancestral"])
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
 def test_pitfall_31_known_pixels_come_back_to_the_bit(kind: str, sampler: Any, hole: str) -> None:
     """diffusers #261: the last composite is made in data space, after decoding and rounding, even of a bad codec."""
