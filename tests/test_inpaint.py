@@ -55,7 +55,9 @@ def latents() -> Latent:
 
 
 @pytest.mark.parametrize("hole", ["half", "hole", "scattered", "all", "nothing"])
-@pytest.mark.parametrize("sampler", [Heun(), DPMpp2M(), UniPC(), Ancestral()], ids=["heun", "dpmpp", "unipc", "ancestral"])
+@pytest.mark.parametrize(
+    "sampler", [Heun(), DPMpp2M(), UniPC(), Ancestral()], ids=["heun", "dpmpp", "unipc", "ancestral"]
+)
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
 def test_pitfall_31_known_pixels_come_back_to_the_bit(kind: str, sampler: Any, hole: str) -> None:
     """diffusers #261: the last composite is made in data space, after decoding and rounding, even of a bad codec."""
