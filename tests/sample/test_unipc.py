@@ -28,7 +28,7 @@ def end(sampler: Any, grid: Level, x: Tensor = X, denoise: Any = DATA) -> Tensor
 
 
 def fitted(nodes: list[float], begin: float, end: float) -> Tensor:
-    """The paper's linear system (its eq. 5), of phi functions in closed form, scaled so that weights sum to 1."""
+    """The paper's linear system, R a B = phi, with phi in closed form, scaled so that weights sum to 1."""
     h, moments = end - begin, [-math.expm1(begin - end)]
     for i in range(1, len(nodes)):
         moments.append(h**i - i * moments[-1])

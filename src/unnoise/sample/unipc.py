@@ -62,7 +62,8 @@ class UniPC:
         predicted = _weights(before[0], at[1:], before)
         corrected = _weights(before[0], at[1:], [before[0], at[1:], *before[1:]])
         correction = s * torch.cat([corrected[:1], corrected[1:] - predicted])
-        return torch.stack([r, s, *predicted, *_later(correction)], 1)
+        later = torch.cat([torch.zeros_like(correction[:, :1]), correction[:, :-1]], 1)
+        return torch.stack([r, s, *predicted, *later], 1)
 
     def init(self, x: Tensor) -> Carry:
         """The last p estimates, newest first: 0, with weights of 0."""
@@ -111,8 +112,3 @@ def _weights(begin: Tensor, end: Tensor, nodes: list[Tensor]) -> Tensor:
         weights = (density * torch.stack(for_each)).sum(-1)
         found[: count - 1] = torch.where(weights.isfinite().all(0), weights, found[: count - 1])
     return found
-
-
-def _later(weights: Tensor) -> Tensor:
-    """[k, steps, ...], each at the step after its own; 0 at the first."""
-    return torch.cat([torch.zeros_like(weights[:, :1]), weights[:, :-1]], 1)
