@@ -66,7 +66,7 @@ def test_it_is_the_papers(p: int, last: float) -> None:
     torch.testing.assert_close(end(UniPC(p), grid), algorithms_1_and_2(X, grid, p), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("p", [1, 3])  # 2, the default, is among all samplers in test_driver.py
 def test_regressed_order(p: int) -> None:
     grids = [Cosine(0.0)(torch.linspace(0.95, 0.1, n + 1, dtype=D)) for n in (48, 96, 300)]
     exact = end(RK4(), grids[2])

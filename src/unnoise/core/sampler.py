@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -55,9 +56,9 @@ class Step(Generic[X]):
     carry: Carry = None
 
 
-def require_tensor(sampler: Any, x: Any) -> None:
-    """Refuse a state of parts; for samplers whose arithmetic is that of one tensor."""
-    if not isinstance(x, Tensor):
+def refuse_parts(sampler: Any, given: Any) -> None:
+    """Refuse a state, or a grid, of parts; for samplers whose arithmetic is that of one tensor."""
+    if isinstance(given, Mapping):
         raise ValueError(f"{type(sampler).__name__} works on one tensor, not on a state of parts: use Ancestral")
 
 

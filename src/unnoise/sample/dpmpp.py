@@ -12,7 +12,7 @@ from unnoise.core.denoiser import Denoiser
 from unnoise.core.level import Level, Levels, expand
 from unnoise.core.process import Process
 from unnoise.core.rng import Rng
-from unnoise.core.sampler import Carry, Row, Step, require_tensor
+from unnoise.core.sampler import Carry, Row, Step, refuse_parts
 
 
 def propagators(sampler: Any, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,8 +28,8 @@ def propagators(sampler: Any, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         ValueError: for a grid of several parts.
     """
-    if not isinstance(levels, Level):
-        raise ValueError(f"{type(sampler).__name__} works on one tensor, not on a state of parts: use Ancestral")
+    refuse_parts(sampler, levels)
+    assert isinstance(levels, Level)
     alpha, sigma = levels.alpha, levels.sigma
     # Where sigma = 0 already, the element is held and these are never used.
     r = torch.where(sigma[:-1] > 0, sigma[1:] / sigma[:-1].clamp(min=1e-300), torch.ones_like(sigma[1:]))
@@ -58,7 +58,7 @@ class DPMpp2M:
 
     def init(self, x: Tensor) -> Carry:
         """The estimate before: 0, with a weight of 0."""
-        require_tensor(self, x)
+        refuse_parts(self, x)
         return torch.zeros_like(x)
 
     def step(

@@ -19,7 +19,7 @@ from unnoise.core.estimate import Estimate
 from unnoise.core.level import Level, Levels
 from unnoise.core.process import Process
 from unnoise.core.rng import Rng
-from unnoise.core.sampler import Carry, Row, Step, require_tensor
+from unnoise.core.sampler import Carry, Row, Step, refuse_parts
 
 
 class Tableau(NamedTuple):
@@ -44,7 +44,7 @@ class _RungeKutta(ABC):
 
     def init(self, x: Tensor) -> Carry:
         """None: nothing is remembered."""
-        require_tensor(self, x)
+        refuse_parts(self, x)
 
     def step(
         self, process: Process[Tensor], denoise: Denoiser[Tensor], x: Tensor, row: Row, rng: Rng, carry: Carry

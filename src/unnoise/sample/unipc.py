@@ -13,7 +13,7 @@ from unnoise.core.denoiser import Denoiser
 from unnoise.core.level import Levels, expand
 from unnoise.core.process import Process
 from unnoise.core.rng import Rng
-from unnoise.core.sampler import Carry, Row, Step, require_tensor
+from unnoise.core.sampler import Carry, Row, Step, refuse_parts
 from unnoise.sample.dpmpp import propagators
 
 _POINTS = 32
@@ -67,7 +67,7 @@ class UniPC:
 
     def init(self, x: Tensor) -> Carry:
         """The last p estimates, newest first: 0, with weights of 0."""
-        require_tensor(self, x)
+        refuse_parts(self, x)
         return (torch.zeros_like(x),) * self.p
 
     def step(
