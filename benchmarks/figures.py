@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from unnoise.report.style import CSS
 ROOT = Path(__file__).resolve().parents[1]
 LETTERS = ".chart { font-family: system-ui, sans-serif; }"
 RULES = "\n".join(line for line in CSS.splitlines() if line.startswith((".chart ", ":root", "@media (prefers")))
+
+
+TOLD = ("12_minutes", "20_minutes", "20_minutes_seed_1", "20_minutes_seed_2")
+"""Trainings of `cifar10_classes`."""
 
 
 def results(name: str) -> Any:
@@ -38,23 +43,25 @@ def learning_rate() -> str:
 
 
 def quality_against_time() -> str:
-    """FD-1280 of CIFAR-10 over minutes of training: unguided, with autoguidance, a peer's, and DDPM's as published."""
-    points = [p for name in ("cifar10_minutes.json", "cifar10_20_minutes.json") for p in results(name)["points"]]
-    lines: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
-    for point in points:
-        for found in point["measured"]:
-            if found["samples"] == 10_000:
-                figure = found["figures"][0]
-                lines["autoguidance" in found].append((point["minutes"], figure["samples"], figure["error"]))
-    names = {False: "unguided", True: "autoguidance"}
-    series = [Series(names[k], [(x, y) for x, y, _ in v], [e for *_, e in v]) for k, v in lines.items()]
-    peers = [(p["minutes"], p["figures"][0]) for p in results("cifar10_peer_minutes.json")["points"]]
-    reached = [(x, figure["samples"]) for x, figure in peers]
-    series.append(Series("diffusers", reached, [figure["error"] for _, figure in peers]))
-    [point] = results("ddpm_cifar10_7_minutes.json")["points"]
-    [figure] = [m["figures"][0] for m in point["measured"] if m["way"].startswith("ancestral")]
-    series.append(Series("DDPM", [(point["minutes"], figure["samples"])], [figure["error"]]))
+    """FD-1280 of CIFAR-10 over minutes: unguided, with autoguidance, told the class, of each training, and a peer's."""
+    lines: dict[str, list[tuple[float, Mapping[str, Any]]]] = {"unguided": [], "guided": []}
+    for name in ("cifar10_minutes.json", "cifar10_20_minutes.json"):
+        for point in results(name)["points"]:
+            for guided, figure in distances(point):
+                lines["guided" if guided else "unguided"].append((point["minutes"], figure))
+    lines["told the class"] = []
+    for name in TOLD:
+        [point] = results(f"cifar10_classes_{name}.json")["points"]
+        best = min((figure for guided, figure in distances(point) if guided), key=lambda figure: figure["samples"])
+        lines["told the class"].append((point["minutes"], best))
+    lines["diffusers"] = [(p["minutes"], p["figures"][0]) for p in results("cifar10_peer_minutes.json")["points"]]
+    series = [Series(k, [(x, f["samples"]) for x, f in v], [f["error"] for _, f in v]) for k, v in lines.items()]
     return chart("FD-1280 of CIFAR-10", "minutes of training on one H200", "FD-1280 of 10,000 samples", series)
+
+
+def distances(point: Mapping[str, Any]) -> list[tuple[bool, Mapping[str, Any]]]:
+    """Of 10,000 samples, each way: whether it has autoguidance, and the first figure."""
+    return [("autoguidance" in m, m["figures"][0]) for m in point["measured"] if m["samples"] == 10_000]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from unnoise.modality import Labels
 from unnoise.override import override
 from unnoise.recipe import Recipe
 from unnoise.recipes import cifar10, cifar10_classes
+from unnoise.sample import UniPC
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -36,8 +37,8 @@ def test_twenty_minutes_are_what_the_readme_sets() -> None:
 def test_only_the_classes_differ() -> None:
     plain, told = cifar10.recipe(deep=True), cifar10_classes.recipe()
     assert differing(plain, told) == {"name", "conditioner", "model", "objective", "sampling", "judge"}
-    tuned = {"grid": replace(plain.sampling.grid, rho=9), "steps": 26}  # type: ignore[type-var]
-    guided = {"autoguidance": 2.2, "weaker": 0.3, "low": -2.0, "high": 5.0}
+    tuned = {"sampler": UniPC(p=3), "grid": replace(plain.sampling.grid, rho=6), "steps": 24}  # type: ignore[type-var]
+    guided = {"autoguidance": 2.5, "weaker": 0.4, "low": -2.0, "high": 5.0}
     assert told.sampling == replace(plain.sampling, **tuned, **guided)
     assert (plain.name, plain.conditioner) == ("cifar10", None)
     assert (told.name, told.conditioner) == ("cifar10_classes", Labels({"label": 10}))
