@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from programs import Python
 
@@ -50,6 +52,13 @@ def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Python, t
     found = measured(python, "solvers.py", tmp_path / "solvers.json", str(tmp_path / "digits-0.03"), "-n", "64", *ways)
     assert set(found["ways"]) == {"one", "two", "nine"}
     assert found["ways"]["one"]["figures"][0]["name"] == "fd-means8"  # the recipe's own judge is kept
+    nine = (str(tmp_path / "digits-0.03"), "-n", "64", *ways, "--against", "itself: steps=9")
+    found = measured(python, "solvers.py", tmp_path / "apart.json", *nine)["ways"]
+    apart = {name: {f["name"]: f["samples"] for f in way["figures"]} for name, way in found.items()}
+    assert set(apart["nine"]) == {"values", "values, median", "means8", "means8, median"}
+    assert all(v == 0 for v in apart["nine"].values()) and set(found["nine"]["shares"].values()) == {1.0}
+    for name in ("one", "two"):  # of 64 pixels the means are the values, as shares of 255
+        assert 0 < apart[name]["means8, median"] == pytest.approx(64 * (apart[name]["values, median"] / 255) ** 2)
 
 
 def test_ways_are_chosen_by_distances_alone(python: Python) -> None:
