@@ -7,7 +7,8 @@ An arm is a name and assignments as of `unnoise train -s`, separated by semicolo
 recipe. All see the same data in the same order for the same seconds of steps, decay among them, compilation apart, or
 with --samples for as many samples: such arms differ in the setting alone, and small differences of the loss tell. They
 are sampled from seeds that no reported figure is of (-n 0: not at all), and each average that the recipe tracks is
-measured. Kept are the loss as it went and, of the recipe's own average, what `minutes.py` calls its fit. An arm that
+measured. Kept are the loss as it went and, of the recipe's own average, what `minutes.py` calls its fit, of all arms at
+the levels that the recipe draws without them: so a density tells what it gives and takes at each level. An arm that
 fails is noted.
 """
 
@@ -44,7 +45,13 @@ def recipe_of(name: str, common: list[str], assignments: str) -> Recipe:
     return replace(recipe, sampling=replace(recipe.sampling, autoguidance=1.0))
 
 
-def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> dict[str, Any]:
+def drawn(recipe: Recipe) -> Any:
+    """The density of levels that a training draws from; None where there is none, or where it is learned."""
+    density = getattr(recipe.objective, "density", None)
+    return None if isinstance(density, str) else density
+
+
+def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace, levels: Any) -> dict[str, Any]:
     """One arm, trained and measured."""
     trunk, rate = Trunk(recipe, data, device, o), getattr(recipe.optim, "rate", None)
     if not isinstance(rate, Trapezoid):
@@ -53,7 +60,7 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
         trunk.advance(o.seconds * (1 - rate.decay))
     trunk.end(trunk.state.seen / (1 - rate.decay) if o.samples is None else o.samples)
     trunk.advance(None)
-    fitted, averages, [way] = fit(trunk, o), {}, trunk.ways
+    fitted, averages, [way] = fit(trunk, o, levels if drawn(recipe) is not None else None), {}, trunk.ways
     for width in recipe.widths if o.n else ():
         trunk.average = width
         averages[f"{width:g}"] = measured(trunk, way, o.n, 1, o, CHOOSING)
@@ -86,6 +93,7 @@ def main() -> None:
     o.average = o.way = None
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
+    levels = drawn(recipe_of(o.recipe, o.set, ""))
     arms: dict[str, Any] = {}
     data: Dataset | None = None
     parts = [text.partition(":") for text in o.arm]
@@ -93,7 +101,7 @@ def main() -> None:
         data = data or recipe.data.load()
         try:
             with kernels.using("auto"):
-                arms[name] = found = run(recipe, data, device, o)
+                arms[name] = found = run(recipe, data, device, o, levels)
             print(
                 f"{name}: {found['seen']:,} samples, loss {found['trained']:.5f}, held out {found['held_out']:.5f}",
                 flush=True,

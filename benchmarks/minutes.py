@@ -210,12 +210,17 @@ def last(ways: Mapping[str, Sampling]) -> Sampling:
     return ways[list(ways)[-1]]
 
 
-def fit(trunk: Trunk, o: argparse.Namespace) -> dict[str, Any]:
-    """The loss of averaged weights on data that was trained on and that was not, and by bin of log-SNR."""
-    state, found = trunk.state, {}
+def fit(trunk: Trunk, o: argparse.Namespace, density: Any = None) -> dict[str, Any]:
+    """The loss of averaged weights on data that was trained on and that was not, and by bin of log-SNR.
+
+    At the levels of `density`, where there is one; else at those that the training draws.
+    """
+    state, objective, found = trunk.state, trunk.recipe.objective, {}
+    if density is not None:
+        objective = replace(objective, density=density)  # type: ignore[type-var]
     with state.averaged(trunk.average), uncompiled(o.compile):
         for name, columns in (("trained", trunk.data.train), ("held_out", trunk.data.held_out)):
-            looked = loss_by_level(trunk.recipe.objective, state.components, columns, trunk.device, FITTED)
+            looked = loss_by_level(objective, state.components, columns, trunk.device, FITTED)
             found[name], found[f"{name}_by_logsnr"] = looked["held_out"], looked["held_out_by_logsnr"]
     return found
 

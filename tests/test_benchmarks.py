@@ -37,6 +37,14 @@ def test_arms_differ_in_their_setting_alone(python: Python, tmp_path: Path) -> N
     assert found["d"]["seen"] == 500
 
 
+def test_arms_are_compared_at_the_same_levels_whichever_they_draw(python: Python, tmp_path: Path) -> None:
+    arms = ("--arm", "still: optim.lr=1e-9", "--arm", "still, elsewhere: optim.lr=1e-9; objective.density.mean=2")
+    settings = ("--samples", "256", "-n", "0", *SMALL)
+    found = measured(python, "arms.py", tmp_path / "arms.json", "digits", *settings, *arms)["arms"]
+    one, other = found["still"], found["still, elsewhere"]
+    assert other["held_out"] == pytest.approx(one["held_out"], rel=1e-4)
+
+
 def test_a_way_is_chosen_and_a_model_is_kept_that_solvers_read(python: Python, tmp_path: Path) -> None:
     ways = ("--way", "one: steps=1", "--way", "two: steps=2", "--way", "nine: steps=9")
     other = "Distances(features=Means(side=2), count=64, compared=128)"
