@@ -25,6 +25,7 @@ import torch
 from minutes import CHOOSING, Trunk, fit, measured, told
 
 from unnoise import recipes
+from unnoise.core.density import Density
 from unnoise.data.dataset import Dataset
 from unnoise.errors import UserError
 from unnoise.nets import kernels
@@ -45,14 +46,14 @@ def recipe_of(name: str, common: list[str], assignments: str) -> Recipe:
     return replace(recipe, sampling=replace(recipe.sampling, autoguidance=1.0))
 
 
-def drawn(recipe: Recipe) -> Any:
-    """The density of levels that a training draws from; None where there is none, or where it is learned."""
-    density = getattr(recipe.objective, "density", None)
-    return None if isinstance(density, str) else density
+def at_levels_of(own: Any, other: Any) -> Any:
+    """An objective at the levels that another one draws, where both draw from densities that are given."""
+    drawn = all(isinstance(getattr(objective, "density", None), Density) for objective in (own, other))
+    return replace(own, density=other.density) if drawn else own
 
 
-def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace, levels: Any) -> dict[str, Any]:
-    """One arm, trained and measured."""
+def run(recipe: Recipe, common: Recipe, data: Dataset, device: torch.device, o: argparse.Namespace) -> dict[str, Any]:
+    """One arm, trained and measured; `common`: the recipe without what this arm changes."""
     trunk, rate = Trunk(recipe, data, device, o), getattr(recipe.optim, "rate", None)
     if not isinstance(rate, Trapezoid):
         raise UserError(f"the rate of {recipe.name} is {rate}, not a Trapezoid")
@@ -60,7 +61,8 @@ def run(recipe: Recipe, data: Dataset, device: torch.device, o: argparse.Namespa
         trunk.advance(o.seconds * (1 - rate.decay))
     trunk.end(trunk.state.seen / (1 - rate.decay) if o.samples is None else o.samples)
     trunk.advance(None)
-    fitted, averages, [way] = fit(trunk, o, levels if drawn(recipe) is not None else None), {}, trunk.ways
+    fitted = fit(trunk, at_levels_of(recipe.objective, common.objective), o)
+    averages, [way] = {}, trunk.ways
     for width in recipe.widths if o.n else ():
         trunk.average = width
         averages[f"{width:g}"] = measured(trunk, way, o.n, 1, o, CHOOSING)
@@ -93,7 +95,7 @@ def main() -> None:
     o.average = o.way = None
     device = pick_device(o.device)
     torch.backends.cudnn.benchmark = True
-    levels = drawn(recipe_of(o.recipe, o.set, ""))
+    common = recipe_of(o.recipe, o.set, "")
     arms: dict[str, Any] = {}
     data: Dataset | None = None
     parts = [text.partition(":") for text in o.arm]
@@ -101,7 +103,7 @@ def main() -> None:
         data = data or recipe.data.load()
         try:
             with kernels.using("auto"):
-                arms[name] = found = run(recipe, data, device, o, levels)
+                arms[name] = found = run(recipe, common, data, device, o)
             print(
                 f"{name}: {found['seen']:,} samples, loss {found['trained']:.5f}, held out {found['held_out']:.5f}",
                 flush=True,

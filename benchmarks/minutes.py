@@ -35,6 +35,7 @@ import torch
 from throughput import wait
 
 from unnoise import recipes
+from unnoise.core.objective import Objective
 from unnoise.data.dataset import Dataset, loaded
 from unnoise.data.stream import batches
 from unnoise.evaluate import loss_by_level
@@ -210,14 +211,9 @@ def last(ways: Mapping[str, Sampling]) -> Sampling:
     return ways[list(ways)[-1]]
 
 
-def fit(trunk: Trunk, o: argparse.Namespace, density: Any = None) -> dict[str, Any]:
-    """The loss of averaged weights on data that was trained on and that was not, and by bin of log-SNR.
-
-    At the levels of `density`, where there is one; else at those that the training draws.
-    """
-    state, objective, found = trunk.state, trunk.recipe.objective, {}
-    if density is not None:
-        objective = replace(objective, density=density)  # type: ignore[type-var]
+def fit(trunk: Trunk, objective: Objective, o: argparse.Namespace) -> dict[str, Any]:
+    """The loss of averaged weights on data that was trained on and that was not, and by bin of log-SNR."""
+    state, found = trunk.state, {}
     with state.averaged(trunk.average), uncompiled(o.compile):
         for name, columns in (("trained", trunk.data.train), ("held_out", trunk.data.held_out)):
             looked = loss_by_level(objective, state.components, columns, trunk.device, FITTED)
@@ -334,7 +330,7 @@ def main() -> None:
                 clock, point = trunk.clock, {"minutes": minutes, "seen": trunk.state.seen}
                 point |= {"seconds": clock.seconds, "samples_per_second": clock.samples / clock.seconds}
                 point |= {"loss": list(trunk.losses), "chosen_by": [], "measured": []}
-                point |= {"fit": fit(trunk, o)}
+                point |= {"fit": fit(trunk, trunk.recipe.objective, o)}
                 points.append(point)
                 result["first_step_seconds"] = clock.first
                 rates = f"{point['seen']:,} samples  {point['samples_per_second']:,.0f}/s"
