@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from unnoise import checkpoint
 from unnoise.data.dataset import Dataset, require_finite
-from unnoise.data.loader import reading
 from unnoise.data.stream import batches
 from unnoise.errors import UserError, is_out_of_memory
 from unnoise.evaluate import loss_by_level
@@ -184,7 +183,7 @@ class Session:
         saved = time.monotonic()
         # A captured run may go on elsewhere: its steps are the same where nothing can be captured.
         captured = self.facts.get("captured", False) and run.device.type == "cuda" and not run.sharded
-        with self._signals(), self._bar() as bar, self._memory(), reading(), stream as source:
+        with self._signals(), self._bar() as bar, self._memory(), stream as source:
             for progress in train(recipe, state, source, run, captured=captured):
                 step = state.seen // recipe.batch
                 if self.pace is not None and (state.total is None or step % 8 == 0):

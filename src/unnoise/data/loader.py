@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Indexed
 
@@ -60,7 +61,7 @@ def read_ahead(
         raise UserError(f"the number of workers is at least 0, got {workers}")
     per_batch = size * sum(math.prod(v.shape[1:]) * v.dtype.itemsize for v in columns.values())
     workers = min(workers, max(1, AHEAD // max(1, EACH * per_batch)))
-    with _quiet(), reading():
+    with _quiet():
         loader = DataLoader(
             _Rows(columns),
             batch_size=None,
@@ -73,12 +74,14 @@ def read_ahead(
             generator=torch.Generator(),  # or it would draw a seed from the global one
         )
         iterator = iter(loader)
+    _alone(iterator)
     try:
         while True:
             try:
-                with reading():
-                    found = next(iterator, None)
-            except (EOFError, OSError) as e:  # of what a reader was sending
+                found = next(iterator, None)
+            except (EOFError, OSError, RuntimeError) as e:  # of what a reader was sending, or of its end
+                if isinstance(e, RuntimeError) and "DataLoader worker" not in str(e):
+                    raise
                 raise _lost(e) from e
             if found is None:
                 return
@@ -90,15 +93,15 @@ def read_ahead(
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-@contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """Within, a process that reads and is killed is an error that says what to do; it may come in any line."""
-    try:
-        yield
-    except RuntimeError as e:
-        if "DataLoader worker" not in str(e):
-            raise
-        raise _lost(e) from e
+def _alone(iterator: Any) -> None:
+    """Have the end of a process told of where its batch is waited for, which is looked at every 5 seconds.
+
+    Else the signal of its end raises in whatever line it finds this process: what that line opens stays open, what it
+    writes stays half written.
+    """
+    if getattr(iterator, "_worker_pids_set", False):
+        _remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
 
 
 def _lost(e: Exception) -> UserError:
