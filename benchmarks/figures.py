@@ -20,7 +20,7 @@ LETTERS = ".chart { font-family: system-ui, sans-serif; }"
 RULES = "\n".join(line for line in CSS.splitlines() if line.startswith((".chart ", ":root", "@media (prefers")))
 
 
-TOLD = ("12_minutes", "20_minutes", "20_minutes_seed_1", "20_minutes_seed_2")
+TOLD = ("12_minutes", "20_minutes", "20_minutes_seed_1", "20_minutes_seed_2", "20_minutes_seed_3")
 """Trainings of `cifar10_classes`."""
 
 

@@ -38,7 +38,7 @@ def test_only_the_classes_differ() -> None:
     plain, told = cifar10.recipe(deep=True), cifar10_classes.recipe()
     assert differing(plain, told) == {"name", "conditioner", "model", "objective", "sampling", "judge"}
     tuned = {"sampler": UniPC(p=3), "grid": replace(plain.sampling.grid, rho=6), "steps": 24}  # type: ignore[type-var]
-    guided = {"autoguidance": 2.5, "weaker": 0.4, "low": -2.0, "high": 5.0}
+    guided = {"autoguidance": 3.0, "weaker": 0.5, "low": -2.0, "high": 5.0}
     assert told.sampling == replace(plain.sampling, **tuned, **guided)
     assert (plain.name, plain.conditioner) == ("cifar10", None)
     assert (told.name, told.conditioner) == ("cifar10_classes", Labels({"label": 10}))
