@@ -246,6 +246,21 @@ def test_numbers_that_are_not_finite_are_found_as_they_are_read(workers: int) ->
     assert count == 0 and message == "column 'x' holds NaN or infinity in item 11: remove it or repair the file"
 
 
+class Mistaken(Rows):
+    """A column whose code has a mistake."""
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        raise RuntimeError("shapes (3, 4) and (5, 6) do not fit")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_in_a_column_is_told_as_it_is(workers: int) -> None:
+    """And not as the end of the process that made it."""
+    column = Mistaken(torch.zeros(20, 3), (20, 3), torch.float32)
+    with pytest.raises(RuntimeError, match=r"shapes \(3, 4\) and \(5, 6\) do not fit"):
+        next(batches({"x": column}, 8, seed=0, workers=workers))
+
+
 def test_a_column_keeps_its_promise() -> None:
     for column in (
         Rows(torch.zeros(20, 3), (20, 4), torch.float32),

@@ -80,7 +80,7 @@ def read_ahead(
             try:
                 found = next(iterator, None)
             except (EOFError, OSError, RuntimeError) as e:  # of what a reader was sending, or of its end
-                if isinstance(e, RuntimeError) and "DataLoader worker" not in str(e):
+                if isinstance(e, RuntimeError) and "DataLoader worker (pid" not in str(e):
                     raise
                 raise _lost(e) from e
             if found is None:
