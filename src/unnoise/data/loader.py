@@ -74,7 +74,8 @@ def read_ahead(
             generator=torch.Generator(),  # or it would draw a seed from the global one
         )
         iterator = iter(loader)
-    _alone(iterator)
+    if workers:
+        _without_signals(iterator)
     try:
         while True:
             try:
@@ -93,15 +94,14 @@ def read_ahead(
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _alone(iterator: Any) -> None:
+def _without_signals(iterator: Any) -> None:
     """Have the end of a process told of where its batch is waited for, which is looked at every 5 seconds.
 
     Else the signal of its end raises in whatever line it finds this process: what that line opens stays open, what it
     writes stays half written.
     """
-    if getattr(iterator, "_worker_pids_set", False):
-        _remove_worker_pids(id(iterator))
-        iterator._worker_pids_set = False
+    _remove_worker_pids(id(iterator))
+    iterator._worker_pids_set = False  # or they would be removed again at the end
 
 
 def _lost(e: Exception) -> UserError:
