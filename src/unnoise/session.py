@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise import checkpoint
+from unnoise.core.objective import Batch
 from unnoise.data.dataset import Dataset, require_finite
 from unnoise.data.stream import batches
 from unnoise.errors import UserError, is_out_of_memory
@@ -184,7 +185,7 @@ class Session:
         # A captured run may go on elsewhere: its steps are the same where nothing can be captured.
         captured = self.facts.get("captured", False) and run.device.type == "cuda" and not run.sharded
         with self._signals(), self._bar() as bar, self._memory(), stream as source:
-            for progress in train(recipe, state, source, run, captured=captured):
+            for progress in train(recipe, state, self._saving(source), run, captured=captured):
                 step = state.seen // recipe.batch
                 if self.pace is not None and (state.total is None or step % 8 == 0):
                     self._fix_total(self.pace)
@@ -205,6 +206,15 @@ class Session:
         if run.joins:
             self.snapshot()
         self.save()
+
+    def _saving(self, source: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches; one that cannot be read is met between two steps, and the run is saved there."""
+        try:
+            yield from source
+        except UserError as e:
+            if self.run.sharded or not self.state.seen:  # others would have to save their parts
+                raise
+            raise UserError(f"{e}; {self._saved()}") from e
 
     def _save_due(self, step: int, saved: float) -> bool:
         """Whether the last checkpoint is old; where all write a part of one, by the main process's clock."""
@@ -334,14 +344,16 @@ class Session:
             for s, handler in before.items():
                 signal.signal(s, handler)
 
+    def _saved(self) -> str:
+        """Save, and say so."""
+        self.save()
+        return f"saved after {self.state.seen} samples; go on with: unnoise resume {self.path}"
+
     def _stop_if_asked(self) -> None:
         if self.state.seen != self.state.total and self.run.any(self.stopped is not None):
-            self.save()
+            said = self._saved()
             self.run.barrier()  # torchrun ends all processes as soon as one has ended
-            raise Interrupted(
-                f"stopped and saved after {self.state.seen} samples; go on with: unnoise resume {self.path}",
-                128 + (self.stopped or signal.SIGTERM),
-            )
+            raise Interrupted(f"stopped and {said}", 128 + (self.stopped or signal.SIGTERM))
 
     @contextmanager
     def _bar(self) -> Iterator[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise import Runtime, fit, recipes, session
+from unnoise import Runtime, fit, forecast, recipes, session
 from unnoise.checkpoint import locate, read
 from unnoise.data import Digits, loader
 from unnoise.data.dataset import Dataset, Lazy, View, loaded, split
@@ -406,6 +407,26 @@ def test_a_streamed_run_is_the_run_in_memory(recipe: Path, whole: Path, tmp_path
     fit.start(found, tmp_path / "run", Runtime(), samples=320, types=types, workers=workers)
     assert_same_run(whole, tmp_path / "run")
     assert not children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_whose_data_cannot_be_read_is_saved_and_goes_on(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(forecast, "CHECKED", 1)  # or the picture would be refused before training
+    found, types = recipes.load(str(recipe))
+    shutil.copytree(found.data.path, tmp_path / "pictures")  # type: ignore[attr-defined]
+    data: Any = replace(found.data, path=str(tmp_path / "pictures"))
+    train = data.load().train["x"]
+    item = int(train.items[items(len(train), 0, torch.arange(16, 30)).max()])  # of step 2
+    file = tmp_path / "pictures" / f"{item}.png"
+    good = file.read_bytes()
+    file.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=rf"item {item}: .* saved after 16 samples; .* unnoise resume"):
+        fit.start(replace(found, data=data), tmp_path / "run", Runtime(), samples=320, types=types, workers=workers)
+    file.write_bytes(good)
+    fit.resume(tmp_path / "run", Runtime(), types=types)
+    assert_same_run(whole, tmp_path / "run")
 
 
 def test_losses_and_judges_read_lazy_columns(recipe: Path, columns: dict[str, Tensor], files: dict[str, Any]) -> None:
