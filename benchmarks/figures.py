@@ -45,7 +45,7 @@ def learning_rate() -> str:
 def quality_against_time() -> str:
     """FD-1280 of CIFAR-10 over minutes: unguided, with autoguidance, told the class, of each training, and a peer's."""
     lines: dict[str, list[tuple[float, Mapping[str, Any]]]] = {"unguided": [], "guided": []}
-    for name in ("cifar10_minutes.json", "cifar10_20_minutes.json"):
+    for name in ("cifar10_minutes.json", "cifar10_20_minutes_seed_1.json"):
         for point in results(name)["points"]:
             for guided, figure in distances(point):
                 lines["guided" if guided else "unguided"].append((point["minutes"], figure))
