@@ -58,7 +58,8 @@ class UniPC:
         """[steps, 2 p + 1, *level shape]: r, s, p - 1 weights of estimates before, p that correct the step before."""
         r, s, logsnr = propagators(self, levels)
         at = logsnr / 2
-        before = [torch.cat([torch.full_like(at[:k], torch.nan), at[: len(at) - 1 - k]]) for k in range(self.p)]
+        unknown = torch.full_like(at[:1], torch.nan)
+        before = [torch.cat([*[unknown] * k, at])[: len(at) - 1] for k in range(self.p)]
         predicted = _weights(before[0], at[1:], before)
         corrected = _weights(before[0], at[1:], [before[0], at[1:], *before[1:]])
         correction = s * torch.cat([corrected[:1], corrected[1:] - predicted])
