@@ -30,6 +30,7 @@ from unnoise import checkpoint
 from unnoise.cli import main
 from unnoise.modality import Plain
 from unnoise.nets import MLP
+from unnoise.sample.grids import KarrasGrid
 
 if TYPE_CHECKING:
     from programs import Python
@@ -403,6 +404,8 @@ def test_settings_reach_the_sampler(cli: Callable[..., Result], tiny: Path) -> N
         ("c", ["--guidance", "3.5"], model.sample(3, guidance=3.5)),
         ("d", ["--guidance", "-1"], model.sample(3, guidance=-1.0)),  # away from the class
         ("h", ["--guidance", 3.5, "--interval", -1.5, 2], model.sample(3, guidance=3.5, interval=(-1.5, 2))),
+        ("i", ["--grid", "KarrasGrid(sigma_min=0.01,rho=5)"], model.sample(3, grid=KarrasGrid(sigma_min=0.01, rho=5))),
+        ("j", ["--start", "mean"], model.sample(3, start="mean")),
         ("e", ["--weights", "raw"], unnoise.Model.load(tiny, weights="raw").sample(3)),
         ("f", ["--weights", "0.07"], unnoise.Model.load(tiny, weights=0.07).sample(3)),
         ("g", ["--seed", "-2"], model.sample(3, seed=-2)),
@@ -425,6 +428,8 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
     for more, named in (
         (["--steps", "2"], "sampling"),
         (["--sampler", "Euler"], "sampling"),
+        (["--grid", "KarrasGrid(sigma_min=0.01,rho=5)"], "sampling"),
+        (["--start", "mean"], "sampling"),
         (["--guidance", "2"], "sampling"),
         (["--weights", "raw"], "weights"),
         (["--precision", "bf16"], "precision"),
@@ -451,6 +456,10 @@ def test_samples_made_otherwise_are_refused(cli: Callable[..., Result], tmp_path
         (["--sampler", "Ancestral(eta=2)"], "eta must lie in .* got 2"),
         (["--sampler", "Ancestral(etta=1)"], "has no argument 'etta': did you mean eta"),
         (["--sampler", "Heun("], "'Heun\\(' is not a name with arguments"),
+        (["--grid", "KarasGrid"], "--grid='KarasGrid' is unknown: did you mean KarrasGrid"),
+        (["--grid", "KarrasGrid(rho=0)"], "rho must be positive and finite, got 0"),
+        (["--grid", "KarrasGrid(sigma_max=1e9)"], "the grid has a level of log-SNR .*: use a grid inside it"),
+        (["--start", "men"], "argument --start: invalid choice: 'men' .choose from 'zero', 'mean'"),
         (["--interval", "5", "-4"], "guidance acts between two log-SNR, low < high, got 5.0 and -4.0"),
         (["--interval", "5"], "argument --interval: expected 2 arguments"),
         (["--guidance", "nan"], "guidance must be finite, got nan"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from unnoise.judges.classifier import TrainedClassifier
 from unnoise.metrics.figure import Figure
 from unnoise.model import Model
 from unnoise.recipes import load
+from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import build, describe
 from unnoise.trial import Trial
 
@@ -245,6 +248,8 @@ class Result(NamedTuple):
 
 
 Cli = Callable[..., Result]
+GRID = KarrasGrid(sigma_min=0.01, rho=5.0)
+STEPPED = ("--sampler", "UniPC(p=3)", "--grid", str(GRID), "--start", "mean")
 FEW = ("-n", N, "--steps", 1, "--device", "cpu", "-s", "judge.halves=false", "-s", "judge.compared=100")
 
 
@@ -270,7 +275,7 @@ def test_two_evaluations_are_compared(cli: Cli, tiny: Path, tmp_path: Path) -> N
     """Two guidances on one ruler stand side by side; another judge's does not."""
     for run, more in (
         ("plain", ["--guidance", 1]),
-        ("guided", ["--guidance", 3, "--interval", -9, 4, "--precision", "bf16"]),
+        ("guided", ["--guidance", 3, "--interval", -9, 4, "--precision", "bf16", *STEPPED]),
     ):
         shutil.copytree(tiny, tmp_path / run)
         assert cli("evaluate", run, *FEW, *more).code == 0
@@ -283,7 +288,9 @@ def test_two_evaluations_are_compared(cli: Cli, tiny: Path, tmp_path: Path) -> N
     assert (a.measured["precision"], b.measured["precision"]) == ("fp32", "bf16")
     assert (a.measured["sampling"]["high"], b.measured["sampling"]["high"]) == ({"$float": "inf"}, 4.0)
     page = re.sub("<[^>]+>", "", (tmp_path / "guided/report.html").read_text(encoding="utf8"))
-    assert "--guidance 3.0 --interval -9.0 4.0 -s" in page and "--precision bf16" in page
+    assert "--guidance 3.0 --interval -9.0 4.0 --start mean -s" in page and "--precision bf16" in page
+    assert shlex.join(["--sampler", "UniPC(p=3)", "--grid", str(GRID)]) in html.unescape(page)
+    assert b.measured["sampling"]["grid"] == describe(GRID)
     assert [row[: len(f.name)] for row, f in zip(rows, a.figures, strict=True)] == [f.name for f in a.figures]
     (x,), (y,), (row,) = (
         [f for f in a.figures if f.name == "read as asked"],

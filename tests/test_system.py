@@ -134,6 +134,7 @@ def test_settings_of_all_stages_or_of_one(cascade: System) -> None:
     assert {k: s.steps for k, s in cascade.settings(steps=5).items()} == {"base": 5, "up": 5}
     assert {k: s.steps for k, s in cascade.settings(steps={"up": 2}).items()} == {"base": 3, "up": 2}
     asked: dict[str, Any] = {"sampler": Heun(), "guidance": 2.0, "interval": (-3.0, 3.0)}
+    asked |= {"grid": KarrasGrid(sigma_max=20.0, rho=4), "start": "mean"}
     made = cascade.sample(2, steps={"up": 2}, label=1, **{k: {"base": v} for k, v in asked.items()})
     first = cascade.models["base"].sample(2, label=1, **asked)
     assert not equal(first, cascade.models["base"].sample(2, sampler=Heun(), guidance=2.0, label=1))

@@ -17,6 +17,7 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     **dict.fromkeys(("n", "seed", "first", "last", "batch", "steps"), (Integral, "an integer")),
     **dict.fromkeys(("raw", "x", "mask"), (Tensor, "a tensor, torch.as_tensor makes one of an array")),
     "sampler": (Sampler, "a sampler such as unnoise.sample.Heun()"),
+    "start": (str, "zero or mean"),
     "grid": (Grid, "a grid such as unnoise.sample.grids.KarrasGrid(sigma_min=0.005, sigma_max=80)"),
     "guidance": (Real | Mapping, "a number, or numbers by attribute"),
     "autoguidance": (Real, "a number"),

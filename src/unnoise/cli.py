@@ -155,11 +155,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="label=3, label=0,1,2 or label=all; low=FILE.npz: its column of this name, or else x; repeatable",
     )
-    sample.add_argument("--sampler", help="see `unnoise list`; with arguments: 'Ancestral(eta=0.5)'")
-    sample.add_argument("--steps", type=int, help="number of steps")
-    sample.add_argument(
-        "--guidance", metavar="SCALE", help="classifier-free guidance, 1 is off; hair=2,body=1.5: by attribute"
-    )
     sample.add_argument(
         "--weights", default=None, metavar="WIDTH|raw", help="EMA of a relative width, or the weights as trained"
     )
@@ -177,10 +172,6 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("-n", type=int, help="samples a repeat (default: the judge's own, mostly 1000)")
     evaluate.add_argument("--repeats", type=int, default=1, help="sample seeds, for a standard error (default 1)")
     evaluate.add_argument("--seed", type=int, default=1_000_000, help="of the first sample (default 1000000)")
-    evaluate.add_argument("--steps", type=int, help="number of steps")
-    evaluate.add_argument(
-        "--guidance", metavar="SCALE", help="classifier-free guidance, 1 is off; hair=2,body=1.5: by attribute"
-    )
     evaluate.add_argument("--weights", default=None, metavar="WIDTH|raw", help="which weights, as for sample")
     evaluate.add_argument(
         "--history",
@@ -219,6 +210,15 @@ def _parser() -> argparse.ArgumentParser:
     for command in (sample, evaluate):
         command.add_argument(
             "--batch", type=int, default=256, help="samples at a time (default 256); the result does not depend on it"
+        )
+        command.add_argument("--sampler", help="see `unnoise list`; with arguments: 'Ancestral(eta=0.5)'")
+        command.add_argument("--grid", help="which levels: 'KarrasGrid(rho=6)'")
+        command.add_argument("--steps", type=int, help="number of steps")
+        command.add_argument(
+            "--start", choices=["zero", "mean"], help="around what the noise is that sampling starts from"
+        )
+        command.add_argument(
+            "--guidance", metavar="SCALE", help="classifier-free guidance, 1 is off; hair=2,body=1.5: by attribute"
         )
         command.add_argument(
             "--autoguidance", type=float, metavar="SCALE", help="guidance by a weaker network, 1 is off"

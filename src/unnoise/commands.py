@@ -151,16 +151,16 @@ def _settings(o: argparse.Namespace, model: Any) -> dict[str, Any]:
     from unnoise.core.sampler import Sampler
     from unnoise.override import parse
     from unnoise.recipe import Guidance
+    from unnoise.sample.grids import Grid
+    from unnoise.samples import SETTINGS
 
-    chosen: dict[str, Any] = {} if o.steps is None else {"steps": o.steps}
-    if o.guidance is not None:
-        chosen["guidance"] = parse(o.guidance, Guidance, None, "--guidance")
-    if o.autoguidance is not None:
-        chosen["autoguidance"] = o.autoguidance
-    if o.interval is not None:
-        chosen["interval"] = tuple(o.interval)
-    if getattr(o, "sampler", None):
-        chosen["sampler"] = parse(o.sampler, Sampler, model.sampling.sampler, "--sampler")
+    own = model.sampling
+    read = {"sampler": (Sampler, own.sampler), "grid": (Grid, own.grid), "guidance": (Guidance, None)}
+    chosen: dict[str, Any] = {}
+    for name in SETTINGS:
+        value = getattr(o, name)
+        if value is not None:
+            chosen[name] = parse(value, *read[name], f"--{name}") if name in read else value
     sampling = model.settings(**chosen)
     stages = list(sampling.values()) if isinstance(sampling, dict) else [sampling]
     if o.weaker is not None and all(s.autoguidance == 1 for s in stages):

@@ -56,10 +56,12 @@ class Generator(Protocol):
     def settings(
         self,
         sampler: Any = None,
+        grid: Any = None,
         steps: Any = None,
         guidance: Any = None,
         autoguidance: Any = None,
         interval: Any = None,
+        start: Any = None,
     ) -> Any:
         """The defaults with what is given in their place, as a value that can be described."""
         ...
@@ -94,7 +96,7 @@ def export(
         batch: samples at a time; the result does not depend on it.
         quiet: no progress bar.
         cond: conditions, see `Model.sample`.
-        settings: sampler, steps, guidance, autoguidance, interval, deterministic, captured.
+        settings: sampler, grid, steps, guidance, autoguidance, interval, start, deterministic, captured.
 
     Returns:
         The files, in order of seeds.

@@ -17,7 +17,6 @@ from unnoise.data.dataset import Dataset, loaded
 from unnoise.errors import UserError
 from unnoise.recipe import Recipe
 from unnoise.runtime import Runtime
-from unnoise.sample.plan import check_interval, plan
 from unnoise.state import State
 from unnoise.train import check_capturable
 
@@ -35,9 +34,7 @@ def check(recipe: Recipe, parts: Mapping[str, Any], data: Dataset) -> None:
         conditioner.check({k: loaded(v, CHECKED) for k, v in data.train.items() if k in conditioner.names})
     interval = getattr(parts["model"], "interval", None)
     if interval is not None:  # or a grid that cannot be sampled would be found out at the first preview
-        levels = recipe.sampling.levels(interval)
-        check_interval(levels, interval)
-        plan(recipe.sampling.sampler, levels)
+        recipe.sampling.check(interval)
 
 
 def forecast(recipe: Recipe, state: State, data: Dataset, run: Runtime, facts: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from unnoise.core.process import Gaussian
 from unnoise.core.rng import Rng
 from unnoise.core.sampler import Sampler, Step
 from unnoise.errors import UserError
-from unnoise.recipe import Guidance, Sampling, changed
+from unnoise.recipe import Guidance, Sampling, Start, changed
 from unnoise.runtime import PRECISIONS, pick_device, precision_of, set_precision, trained_precision, uncompiled
 from unnoise.sample.driver import sample
 from unnoise.sample.grids import Grid
@@ -215,10 +214,12 @@ class Model:
         *,
         seed: int = 0,
         sampler: Sampler[Tensor] | None = None,
+        grid: Grid | None = None,
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
         interval: tuple[float, float] | None = None,
+        start: Start | None = None,
         batch: int = 256,
         deterministic: bool = False,
         captured: bool = False,
@@ -234,11 +235,13 @@ class Model:
             n: how many.
             seed: of the first row.
             sampler: how to step; each argument left out is the model's own default.
+            grid: which levels.
             steps: number of steps.
             guidance: classifier-free guidance scale, 1 is off; or a mapping from attributes to scales.
             autoguidance: scale of guidance by the model's weaker network, 1 is off; `guidance` other than 1 then guides
                 the two networks together.
             interval: the log-SNR, low and high, between which guidance acts, of either kind.
+            start: around what the noise is that sampling starts from, "zero" or "mean".
             batch: rows at a time.
             deterministic: evaluate the network row by row, which makes results independent of the batch to the bit.
             captured: on CUDA, replay the walk of a whole batch as one graph: the same numbers. The first batch runs as
@@ -255,17 +258,17 @@ class Model:
         seeds = seeds_of(n, seed)
         if captured:
             require_cuda(self.device)
-        walks = self._walks(self.settings(sampler, steps, guidance, autoguidance, interval))
+        walks = self._walks(self.settings(sampler, grid, steps, guidance, autoguidance, interval, start))
         batch = 1 if deterministic else batch
         conditions = self.conditions(n, seed, cond)
         raws = []
-        for start in range(0, n, batch):
-            rows = slice(start, start + batch)
+        for first in range(0, n, batch):
+            rows = slice(first, first + batch)
             said = self._cond({k: v[rows] for k, v in conditions.items()}, seeds[rows])
-            if captured and start + batch <= n:
+            if captured and first + batch <= n:
                 x = self._replay(walks, seeds[rows], said)
             else:
-                with uncompiled(self._compiled and start + batch > n):
+                with uncompiled(self._compiled and first + batch > n):
                     *_, last = walks.steps(seeds[rows], said)
                 x = last.x
             raws.append(self._decode(x, said))
@@ -303,11 +306,8 @@ class Model:
         Raises:
             UserError: for data and a mask that do not fit, and a codec that cannot say what is known of its states.
         """
-        settings = self.settings(sampler, steps, guidance, autoguidance, interval)
+        settings = self.settings(sampler, grid, steps, guidance, autoguidance, interval)
         check(raw=raw, mask=mask)
-        if grid is not None:
-            check(grid=grid)
-            settings = replace(settings, grid=grid)
         if mask.dtype != torch.bool:
             raise UserError(f"a mask is of bool, True where raw is known; got {mask.dtype}")
         try:
@@ -332,20 +332,23 @@ class Model:
         *,
         seed: int = 0,
         sampler: Sampler[Tensor] | None = None,
+        grid: Grid | None = None,
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
         interval: tuple[float, float] | None = None,
+        start: Start | None = None,
         **cond: Any,
     ) -> Iterator[Step[Tensor]]:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = seeds_of(n, seed)
         said = self._cond(self.conditions(n, seed, cond), seeds)
-        yield from self._walks(self.settings(sampler, steps, guidance, autoguidance, interval)).steps(seeds, said)
+        settings = self.settings(sampler, grid, steps, guidance, autoguidance, interval, start)
+        yield from self._walks(settings).steps(seeds, said)
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples, at least one, on the way from one seed to another, along the great circle between their noises."""
-        settings = self.settings(None, steps, None)
+        settings = self.settings(steps=steps)
         check(first=first, last=last, n=n)
         if not n:
             raise UserError("n is at least 1 on the way from one seed to another; got 0")
@@ -371,18 +374,23 @@ class Model:
     def settings(
         self,
         sampler: Sampler[Tensor] | None = None,
+        grid: Grid | None = None,
         steps: int | None = None,
         guidance: Guidance | None = None,
         autoguidance: float | None = None,
         interval: tuple[float, float] | None = None,
+        start: Start | None = None,
     ) -> Sampling:
         """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
-        given: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
-        given |= {"autoguidance": autoguidance, "interval": interval}
+        given: dict[str, Any] = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
+        given |= {"autoguidance": autoguidance, "interval": interval, "start": start}
         given = {k: v for k, v in given.items() if v is not None}
         check(**given)
         settings = changed(self.sampling, **given)
-        self._walks(settings).check()
+        walks = self._walks(settings)
+        walks.check()
+        if {"sampler", "grid", "steps"} & set(given):
+            walks.check_steps()
         return settings
 
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -424,7 +432,7 @@ class Model:
         **cond: Any,
     ) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
-        walks = self._walks(self.settings(None, None, guidance, autoguidance, interval))
+        walks = self._walks(self.settings(guidance=guidance, autoguidance=autoguidance, interval=interval))
         check(x=x)
         denoise = walks.guided(walks.bound({}))
         return denoise(x.to(self.device), level.to(device=self.device), self._told(len(x), cond))
@@ -437,7 +445,7 @@ class Model:
 
         Walking from it gives the data back, up to the solver's error; see `decode`.
         """
-        walks = self._walks(self.settings(sampler, steps, 1.0, 1.0))
+        walks = self._walks(self.settings(sampler, steps=steps, guidance=1.0, autoguidance=1.0))
         check_items(raw, self.codec)
         x = self.codec.encode(raw.to(self.device), Rng.of(range(len(raw)), self.device))
         return walks.back(x, self._told(len(raw), cond))
@@ -446,7 +454,7 @@ class Model:
         self, x: Tensor, *, steps: int | None = None, sampler: Sampler[Tensor] | None = None, **cond: Any
     ) -> Samples:
         """Samples from given noise x [B, ...] (as `encode` gives), unguided; without conditions nothing is said."""
-        settings = self.settings(sampler, steps, 1.0, 1.0)
+        settings = self.settings(sampler, steps=steps, guidance=1.0, autoguidance=1.0)
         check(x=x)
         n, walks = len(x), self._walks(settings)
         walks.require(x)

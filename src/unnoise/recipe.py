@@ -20,11 +20,14 @@ from unnoise.errors import UserError
 from unnoise.optim import AdamW, Optim
 from unnoise.sample import Heun
 from unnoise.sample.grids import Grid, UniformGrid
+from unnoise.sample.plan import check_interval, plan
 from unnoise.spec import Build, Pending
 from unnoise.trial import Judge
 
 Guidance = float | Mapping[str, float]
 """A classifier-free guidance scale, or one by attribute."""
+Start = Literal["zero", "mean"]
+"""Around what the noise is that sampling starts from."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Sampling:
     high: float = float("inf")
     autoguidance: float = 1.0
     weaker: float = 0.25
-    start: Literal["zero", "mean"] = "zero"
+    start: Start = "zero"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -84,6 +87,16 @@ class Sampling:
     def levels(self, interval: tuple[float, float]) -> Levels:
         """The grid for a denoiser trained in `interval`."""
         return self.grid(self.steps, interval)
+
+    def check(self, interval: tuple[float, float]) -> None:
+        """Refuse levels that such a denoiser does not know, and steps that the sampler cannot take.
+
+        Raises:
+            ValueError: naming what cannot be.
+        """
+        levels = self.levels(interval)
+        check_interval(levels, interval)
+        plan(self.sampler, levels)
 
 
 def changed(sampling: Sampling, **given: Any) -> Sampling:

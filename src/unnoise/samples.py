@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unnoise.errors import UserError, is_disk_full
 
-SETTINGS = ("sampler", "steps", "guidance", "autoguidance", "interval")
+SETTINGS = ("sampler", "grid", "steps", "guidance", "autoguidance", "interval", "start")
 """What of a model's `Sampling` whoever asks for samples may set; what else is asked for are conditions."""
 
 

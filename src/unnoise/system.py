@@ -25,7 +25,8 @@ from unnoise.core.sampler import Sampler
 from unnoise.errors import UserError, nearest
 from unnoise.log import read_json
 from unnoise.model import Model, Weights
-from unnoise.recipe import Sampling
+from unnoise.recipe import Sampling, Start
+from unnoise.sample.grids import Grid
 from unnoise.samples import Samples
 from unnoise.spec import build, describe
 
@@ -150,14 +151,16 @@ class System:
     def settings(
         self,
         sampler: Sampler[Any] | Mapping[str, Sampler[Any]] | None = None,
+        grid: Grid | Mapping[str, Grid] | None = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         autoguidance: float | Mapping[str, float] | None = None,
         interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+        start: Start | Mapping[str, Start] | None = None,
     ) -> dict[str, Sampling]:
         """Each stage's defaults with what is given in their place: one value for all, or a mapping by stage."""
-        given: Any = {"sampler": sampler, "steps": steps, "guidance": guidance}
-        given |= {"autoguidance": autoguidance, "interval": interval}
+        given: Any = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
+        given |= {"autoguidance": autoguidance, "interval": interval, "start": start}
         return {
             name: model.settings(**{k: self._of(v, name) for k, v in given.items()})
             for name, model in self.models.items()
@@ -213,10 +216,12 @@ class System:
         *,
         seed: int = 0,
         sampler: Sampler[Any] | Mapping[str, Sampler[Any]] | None = None,
+        grid: Grid | Mapping[str, Grid] | None = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         autoguidance: float | Mapping[str, float] | None = None,
         interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+        start: Start | Mapping[str, Start] | None = None,
         batch: int = 256,
         deterministic: bool = False,
         captured: bool = False,
@@ -232,10 +237,12 @@ class System:
             n: how many.
             seed: of the first row.
             sampler: how to step, of all stages or by stage; each argument left out is each model's own default.
+            grid: which levels, as the sampler.
             steps: number of steps, as the sampler.
             guidance: classifier-free guidance scale, as the sampler.
             autoguidance: scale of guidance by each model's weaker network, as the sampler.
             interval: the log-SNR between which guidance acts, as the sampler.
+            start: around what the noise is that sampling starts from, as the sampler.
             batch: rows at a time.
             deterministic: see `Model.sample`.
             captured: see `Model.sample`; each stage keeps a graph of its own.
@@ -246,7 +253,7 @@ class System:
             UserError: for a setting or a condition that does not exist.
             FloatingPointError: where a sample is not finite.
         """
-        self.settings(sampler, steps, guidance, autoguidance, interval)
+        self.settings(sampler, grid, steps, guidance, autoguidance, interval, start)
         said, made = self.conditions(n, seed, cond), dict[str, Samples]()
         for k, (name, model) in enumerate(self.models.items()):
             linked = self._linked(name)
@@ -256,10 +263,12 @@ class System:
                 n,
                 seed=seed + k * APART,
                 sampler=self._of(sampler, name),
+                grid=self._of(grid, name),
                 steps=self._of(steps, name),
                 guidance=self._of(guidance, name),
                 autoguidance=self._of(autoguidance, name),
                 interval=self._of(interval, name),
+                start=self._of(start, name),
                 batch=batch,
                 deterministic=deterministic,
                 captured=captured,

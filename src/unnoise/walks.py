@@ -90,6 +90,10 @@ class Walks:
             )
         check_start(self.settings, self.codec)
 
+    def check_steps(self) -> None:
+        """Refuse a grid that the denoiser or the sampler cannot be asked to walk; Raises ValueError."""
+        self.settings.check(self._interval)
+
     def bound(self, cond: Cond) -> Any:
         """The process, bound to the mask among the conditions where there is one."""
         if self.process is None:

@@ -103,6 +103,8 @@ def test_trailing_grid_is_lin_2023_table_2(steps: int) -> None:
         (lambda: KarrasGrid(sigma_max=None)(5, ANY), "give sigma_max"),
         (lambda: KarrasGrid(sigma_min=90.0)(5, ANY), "90.0 and 80.0"),
         (lambda: KarrasGrid(sigma_min=0.0)(5, ANY), "0.0 and 80.0"),
+        (lambda: KarrasGrid(rho=0), "rho must be positive and finite, got 0"),
+        (lambda: KarrasGrid(rho=float("inf")), "got inf"),
         (lambda: LogSnrGrid()(5, ANY), "-inf and inf"),
         (lambda: LogSnrGrid(3.0, 1.0)(5, ANY), "3.0 and 1.0"),
     ],

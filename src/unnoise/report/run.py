@@ -88,7 +88,7 @@ def _command(run: Path, found: Evaluation, model: Model, trial: Trial, out: Path
     words = ["unnoise", "evaluate", str(run), "-n", trial.n, "--repeats", trial.repeats, "--seed", trial.seed]
     for name, value in trial.settings.items():
         shown = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else value
-        several = shown if isinstance(shown, tuple) else (shown,)
+        several = shown if isinstance(shown, list | tuple) else (shown,)
         words += ["--capture"] if name == "captured" else [f"--{name}", *several]
     sampling = found.measured.get("sampling", {})
     if sampling.get("autoguidance", 1) != 1:

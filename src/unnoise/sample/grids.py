@@ -77,12 +77,19 @@ class KarrasGrid:
     Args:
         sigma_min: smallest noise (sigma / alpha) before the clean end.
         sigma_max: largest noise; None: that of the trained interval.
-        rho: how much the steps favour low noise.
+        rho: how much the steps favour low noise; positive.
+
+    Raises:
+        ValueError: for another rho.
     """
 
     sigma_min: float = 0.002
     sigma_max: float | None = 80.0
     rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rho < math.inf:
+            raise ValueError(f"rho must be positive and finite, got {self.rho}")
 
     def __call__(self, steps: int, interval: tuple[float, float]) -> Level:
         """steps levels from sigma_max to sigma_min, and the clean one."""
