@@ -631,7 +631,7 @@ def test_versions_and_usage(cli: Callable[..., Result]) -> None:
 
 def test_the_list_names_everything(cli: Callable[..., Result]) -> None:
     out = cli("list").out
-    for package in ("sample", "nets"):
+    for package in ("sample", "sample.grids", "nets"):
         for name in importlib.import_module(f"unnoise.{package}").__all__:
             assert re.search(rf"^  {name} +\S.{{10,}}$", out, re.MULTILINE), name
     assert re.search(r"^  digits +Class-conditional", out, re.MULTILINE)

@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("what", metavar="NAME|FILE.py|RUN|SYSTEM|DATA", help="DATA: npz; pictures")
     info.set_defaults(run_command=commands.info)
 
-    listing = add("list", help="recipes, samplers, networks, runs", description=commands.list_.__doc__)
+    listing = add("list", help="recipes, samplers, grids, networks, runs", description=commands.list_.__doc__)
     listing.set_defaults(run_command=commands.list_)
 
     for command in (train, resume):
@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
             "--batch", type=int, default=256, help="samples at a time (default 256); the result does not depend on it"
         )
         command.add_argument("--sampler", help="see `unnoise list`; with arguments: 'Ancestral(eta=0.5)'")
-        command.add_argument("--grid", help="which levels: 'KarrasGrid(rho=6)'")
+        command.add_argument("--grid", help="which levels, see `unnoise list`: 'KarrasGrid(rho=6)'")
         command.add_argument("--steps", type=int, help="number of steps")
         command.add_argument(
             "--start", choices=["zero", "mean"], help="around what the noise is that sampling starts from"

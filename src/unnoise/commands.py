@@ -310,21 +310,23 @@ def info(o: argparse.Namespace) -> None:
 
 
 def list_(o: argparse.Namespace) -> None:
-    """Recipes, which of them come with trained weights, samplers, networks, and the runs in ./runs."""
+    """Recipes, which of them come with trained weights, samplers, grids, networks, and the runs in ./runs."""
     from unnoise import nets, recipes, sample, shipped
+    from unnoise.sample import grids
 
     def summary(thing: Any) -> str:
         return (thing.__doc__ or "").strip().splitlines()[0]
 
-    width = max(map(len, [*recipes.names(), *sample.__all__, *nets.__all__]))
+    kinds = {"samplers": sample, "grids": grids, "networks": nets}
+    width = max(map(len, [*recipes.names(), *(name for kind in kinds.values() for name in kind.__all__)]))
     print("recipes")
     for name in recipes.names():
         ready = f" [with weights: unnoise sample {name}]" if name in shipped.names() else ""
         print(f"  {name:{width}}  {recipes.summary(name)}{ready}")
-    for title, package in (("samplers", sample), ("networks", nets)):
+    for title, kind in kinds.items():
         print(title)
-        for name in package.__all__:
-            print(f"  {name:{width}}  {summary(getattr(package, name))}")
+        for name in kind.__all__:
+            print(f"  {name:{width}}  {summary(getattr(kind, name))}")
     print("runs")
     for run in sorted(p.parent for p in RUNS.glob("*/latest")):
         print(f"  {run}")
