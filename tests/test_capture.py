@@ -185,7 +185,7 @@ def test_a_walk_of_samples_uploads_nothing(name: str, sampler: Any) -> None:
     raw = rows(parts, 4)
     model = Model(parts["model"].eval(), parts["codec"], parts["process"], parts.get("conditioner"), recipe.sampling)
     model.to(META)
-    draw: Any = model._walks(model.settings(sampler, steps=2)).recorded(4)
+    draw: Any = model._walks(sampler=sampler, steps=2).recorded(4)
     cond = model._cond({k: v for k, v in raw.items() if k not in ("x", "position")}, raw["position"])
     inputs = {SEED: raw["position"].to(META), **cond}
     with uploads() as found:

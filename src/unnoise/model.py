@@ -258,7 +258,8 @@ class Model:
         seeds = seeds_of(n, seed)
         if captured:
             require_cuda(self.device)
-        walks = self._walks(self.settings(sampler, grid, steps, guidance, autoguidance, interval, start))
+        given = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
+        walks = self._walks(**given, autoguidance=autoguidance, interval=interval, start=start)
         batch = 1 if deterministic else batch
         conditions = self.conditions(n, seed, cond)
         raws = []
@@ -306,7 +307,8 @@ class Model:
         Raises:
             UserError: for data and a mask that do not fit, and a codec that cannot say what is known of its states.
         """
-        settings = self.settings(sampler, grid, steps, guidance, autoguidance, interval)
+        given = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
+        walks = self._walks(**given, autoguidance=autoguidance, interval=interval)
         check(raw=raw, mask=mask)
         if mask.dtype != torch.bool:
             raise UserError(f"a mask is of bool, True where raw is known; got {mask.dtype}")
@@ -319,8 +321,8 @@ class Model:
         seeds, conditions = seeds_of(len(raw), seed), self.conditions(len(raw), seed, cond)
         clean = torch.where(mask, raw, torch.zeros_like(raw)).to(self.device)
         y = self.codec.encode(clean, Rng.of(seeds, self.device).fold(CODEC))
-        walks, said = self._walks(settings), self._cond(conditions, seeds)
         walks.require(y)
+        said = self._cond(conditions, seeds)
         known = (y, self.codec.known(mask.to(self.device)))
         *_, last = walks.steps(seeds, said, known=known)
         drawn = self._decode(last.x, said)
@@ -343,32 +345,20 @@ class Model:
         """The driver's steps for n rows at once: states and estimates, which `codec.decode` makes visible."""
         seeds = seeds_of(n, seed)
         said = self._cond(self.conditions(n, seed, cond), seeds)
-        settings = self.settings(sampler, grid, steps, guidance, autoguidance, interval, start)
-        yield from self._walks(settings).steps(seeds, said)
+        given = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
+        yield from self._walks(**given, autoguidance=autoguidance, interval=interval, start=start).steps(seeds, said)
 
     def interpolate(self, first: int, last: int, n: int, *, steps: int | None = None, **cond: Any) -> Samples:
         """n samples, at least one, on the way from one seed to another, along the great circle between their noises."""
-        settings = self.settings(steps=steps)
+        walks = self._walks(steps=steps)
         check(first=first, last=last, n=n)
         if not n:
             raise UserError("n is at least 1 on the way from one seed to another; got 0")
-        if settings.sampler.stochastic:
-            raise UserError(
-                f"{settings.sampler} draws noise in every step, so that neighbours differ: use an ODE solver"
-            )
-        walks, conditions = self._walks(settings), self.conditions(1, first, cond)
-        ends = walks.noise(torch.tensor([first, last]), {})
-        if not isinstance(ends, Tensor) or not ends.is_floating_point():
-            raise UserError("only states of one Gaussian tensor can be interpolated")
-        ends = ends.double()
-        share = torch.linspace(0, 1, n, dtype=torch.float64, device=ends.device).reshape(-1, *(1,) * (ends.ndim - 1))
-        cosine = nn.functional.cosine_similarity(ends[0].flatten(), ends[1].flatten(), dim=0).clamp(-1, 1)
-        angle = cosine.arccos().clamp(min=1e-6)
-        x = (((1 - share) * angle).sin() * ends[:1] + (share * angle).sin() * ends[1:]) / angle.sin()
-        same = {k: v.expand(n) for k, v in conditions.items()}
+        noise = walks.between(first, last, n)
+        same = {k: v.expand(n) for k, v in self.conditions(1, first, cond).items()}
         seeds = torch.full((n,), first)
         said = self._cond(same, seeds)
-        *_, step = walks.steps(seeds, said, x.float())
+        *_, step = walks.steps(seeds, said, noise)
         return Samples(self._decode(step.x, said), seeds, same, self.codec)
 
     def settings(
@@ -381,17 +371,16 @@ class Model:
         interval: tuple[float, float] | None = None,
         start: Start | None = None,
     ) -> Sampling:
-        """The model's defaults with what is given in their place; Raises UserError for what cannot be."""
-        given: dict[str, Any] = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
-        given |= {"autoguidance": autoguidance, "interval": interval, "start": start}
-        given = {k: v for k, v in given.items() if v is not None}
-        check(**given)
-        settings = changed(self.sampling, **given)
-        walks = self._walks(settings)
-        walks.check()
-        if {"sampler", "grid", "steps"} & set(given):
-            walks.check_steps()
-        return settings
+        """The model's defaults with what is given in their place, found to be possible without a step.
+
+        Raises:
+            UserError: for what cannot be.
+            ValueError: for a grid that the denoiser or the sampler cannot be asked to walk.
+        """
+        given = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": guidance}
+        walks = self._walks(**given, autoguidance=autoguidance, interval=interval, start=start)
+        walks.settings.check(walks.interval)
+        return walks.settings
 
     def conditions(self, n: int, seed: int, asked: Mapping[str, Any]) -> dict[str, Tensor]:
         """Conditions of n rows, int64 [n] each; see `sample`."""
@@ -404,8 +393,14 @@ class Model:
             return {}
         return dict(self.conditioner.ask(asked, seeds_of(n, seed)))
 
-    def _walks(self, settings: Sampling) -> Walks:
-        return Walks(self.denoiser, self.codec, self.process, self.conditioner, self.weaker, self.device, settings)
+    def _walks(self, **given: Any) -> Walks:
+        """By the defaults with what is given, but for None, in their place; Raises UserError for what cannot be."""
+        given = {k: v for k, v in given.items() if v is not None}
+        check(**given)
+        settings = changed(self.sampling, **given)
+        walks = Walks(self.denoiser, self.codec, self.process, self.conditioner, self.weaker, self.device, settings)
+        walks.check()
+        return walks
 
     @torch.no_grad()
     def _decode(self, x: Any, cond: Cond) -> Tensor:
@@ -432,7 +427,7 @@ class Model:
         **cond: Any,
     ) -> Estimate:
         """The estimate of clean data from states x [B, ...] at `level`, guided as the model's defaults say."""
-        walks = self._walks(self.settings(guidance=guidance, autoguidance=autoguidance, interval=interval))
+        walks = self._walks(guidance=guidance, autoguidance=autoguidance, interval=interval)
         check(x=x)
         denoise = walks.guided(walks.bound({}))
         return denoise(x.to(self.device), level.to(device=self.device), self._told(len(x), cond))
@@ -445,7 +440,7 @@ class Model:
 
         Walking from it gives the data back, up to the solver's error; see `decode`.
         """
-        walks = self._walks(self.settings(sampler, steps=steps, guidance=1.0, autoguidance=1.0))
+        walks = self._walks(sampler=sampler, steps=steps, guidance=1.0, autoguidance=1.0)
         check_items(raw, self.codec)
         x = self.codec.encode(raw.to(self.device), Rng.of(range(len(raw)), self.device))
         return walks.back(x, self._told(len(raw), cond))
@@ -454,13 +449,13 @@ class Model:
         self, x: Tensor, *, steps: int | None = None, sampler: Sampler[Tensor] | None = None, **cond: Any
     ) -> Samples:
         """Samples from given noise x [B, ...] (as `encode` gives), unguided; without conditions nothing is said."""
-        settings = self.settings(sampler, steps=steps, guidance=1.0, autoguidance=1.0)
+        walks = self._walks(sampler=sampler, steps=steps, guidance=1.0, autoguidance=1.0)
         check(x=x)
-        n, walks = len(x), self._walks(settings)
         walks.require(x)
+        n, solver = len(x), walks.settings.sampler
         known = self._told(n, cond)
         rng = Rng.of(range(n), self.device)
-        *_, last = sample(settings.sampler, self.process, self.denoiser, x.to(self.device), walks.levels, rng, known)
+        *_, last = sample(solver, self.process, self.denoiser, x.to(self.device), walks.levels, rng, known)
         conditions = self.conditions(n, 0, cond) if cond else {}
         return Samples(self._decode(last.x, known), torch.arange(n), conditions, self.codec)
 

@@ -56,10 +56,11 @@ class Walks:
     @property
     def levels(self) -> Levels:
         """The grid, within the interval that the denoiser is trained in."""
-        return self.settings.levels(self._interval)
+        return self.settings.levels(self.interval)
 
     @property
-    def _interval(self) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
+        """The lowest and the highest log-SNR that the denoiser is trained for."""
         return getattr(self.denoiser, "interval", (-math.inf, math.inf))
 
     def check(self) -> None:
@@ -89,10 +90,6 @@ class Walks:
                 "leave autoguidance at 1 (--autoguidance 1)"
             )
         check_start(self.settings, self.codec)
-
-    def check_steps(self) -> None:
-        """Refuse a grid that the denoiser or the sampler cannot be asked to walk; Raises ValueError."""
-        self.settings.check(self._interval)
 
     def bound(self, cond: Cond) -> Any:
         """The process, bound to the mask among the conditions where there is one."""
@@ -141,6 +138,25 @@ class Walks:
         return self.bound(cond).forward(self.blank(len(seeds)), CLEAN, self.top, rng)
 
     @torch.no_grad()
+    def between(self, first: int, last: int, n: int) -> Tensor:
+        """n noises at the grid's first level, on the great circle from that of one seed to that of another.
+
+        Raises:
+            UserError: where steps draw noise of their own, and for states that are no Gaussian tensor.
+        """
+        if self.settings.sampler.stochastic:
+            raise UserError(
+                f"{self.settings.sampler} draws noise in every step, so that neighbours differ: use an ODE solver"
+            )
+        ends = self.noise(torch.tensor([first, last]), {})
+        if not isinstance(ends, Tensor) or not ends.is_floating_point():
+            raise UserError("only states of one Gaussian tensor can be interpolated")
+        ends = ends.double()
+        share = torch.linspace(0, 1, n, dtype=torch.float64, device=ends.device).reshape(-1, *(1,) * (ends.ndim - 1))
+        cosine = nn.functional.cosine_similarity(ends[0].flatten(), ends[1].flatten(), dim=0).clamp(-1, 1)
+        angle = cosine.arccos().clamp(min=1e-6)
+        return ((((1 - share) * angle).sin() * ends[:1] + (share * angle).sin() * ends[1:]) / angle.sin()).float()
+
     def start(self, noise: Any, top: Any, process: Any, cond: Cond) -> Any:
         """The states from which sampling starts, given noise at the level `top`: around what the settings say.
 
@@ -192,7 +208,7 @@ class Walks:
     def recorded(self, n: int) -> Captured:
         """`steps` of batches of n, from {SEED: seeds, **conditions} to the last states, as one CUDA graph."""
         blank, levels = self.blank(n), self.levels
-        check_interval(levels, self._interval)
+        check_interval(levels, self.interval)
         rows = plan_for(self.settings.sampler, levels, blank)
 
         def draw(inputs: Mapping[str, Tensor]) -> Any:

@@ -4,13 +4,13 @@
     unnoise evaluate runs/cifar10_classes -n 50000 --capture   # 20,000 at least: the classification accuracy score too
 
 It is `cifar10.recipe(deep=True)`, guided by more; a tenth of the labels are kept back in training, so that `--guidance`
-works too. After 20 minutes of one H200, compilation apart, FD-1280 of 3 x 10,000 samples is 0.331
-+- 0.002, where the real test set is at 0.196 (benchmarks/results/cifar10_classes_20_minutes_seed_3.json). After 12, of
-another seed, with twice the dropout, guided by 2.5 by the network at 40 %, it is 0.394 +- 0.004, and 0.640 without
-autoguidance (cifar10_classes_12_minutes.json); there 24 steps are at 0.394 where 78 are at 0.391
-(cifar10_classes_unipc.json), and 50,000 samples take 54 s (cifar10_classes_unipc_50000.json). A classifier that learns
-from 50,000 samples, of a third seed guided by less, reads 90.9 % of the real test set right, one that learns from the
-real training set 93.8 % (cifar10_classes_cas.json).
+works too. After 20 minutes of one H200, compilation apart, FD-1280 of 3 x 10,000 samples is 0.331 +- 0.002, where the
+real test set is at 0.196 (benchmarks/results/cifar10_classes_20_minutes_seed_3.json). After 12, of another seed, with
+twice the dropout, guided by 2.5 by the network at 40 %, it is 0.394 +- 0.004, and 0.640 without autoguidance
+(cifar10_classes_12_minutes.json); there 24 steps are at 0.394 where 78 are at 0.391 (cifar10_classes_unipc.json), and
+50,000 samples take 54 s (cifar10_classes_unipc_50000.json). A classifier that learns from 50,000 samples, of a third
+seed guided by less, reads 90.9 % of the real test set right, one that learns from the real training set 93.8 %
+(cifar10_classes_cas.json).
 """
 
 from dataclasses import replace
