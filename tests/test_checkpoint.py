@@ -400,14 +400,14 @@ def test_a_pickle_in_the_place_of_tensors_is_refused(
         place.write_bytes(pickle.dumps({"net.stem.weight": Trap()}))
     else:
         torch.save({"net.stem.weight": Trap()}, place)
-    digest = checkpoint._sha256(place)
+    digest = checkpoint.sha256(place)
     folder = golden_run / C
     if file == W:
         rewrite(folder / "components/model/manifest.json", lambda m: m.update(sha256=digest))
     for f in ("components/model/manifest.json", *([file[len(C) + 1 :]] if file.startswith(C) else [])):
-        name = checkpoint._sha256(folder / f)
+        name = checkpoint.sha256(folder / f)
         rewrite(folder / "manifest.json", lambda m, f=f, name=name: m["files"].update({f: name}))
-    rewrite(golden_run / "latest", lambda m: m.update(sha256=checkpoint._sha256(folder / "manifest.json")))
+    rewrite(golden_run / "latest", lambda m: m.update(sha256=checkpoint.sha256(folder / "manifest.json")))
     with pytest.raises(UserError, match=re.escape(place.name)):
         Model.load(golden_run, weights=0.2 if file.startswith("ema") else "raw")
     assert not (golden_run / "unpickled").exists()

@@ -135,13 +135,13 @@ def _write_whole(part: Path, contents: Contents) -> str:
         manifest: dict[str, Any] = {"format": FORMAT, "spec": spec}
         if name in contents.weights:
             _save_tensors(contents.weights[name], home / "weights.safetensors")
-            manifest["sha256"] = _sha256(home / "weights.safetensors")
+            manifest["sha256"] = sha256(home / "weights.safetensors")
         _save_json(manifest, home / "manifest.json")
     for name, tensors in contents.groups.items():
         _save_tensors(tensors, part / "groups" / f"{name}.safetensors")
-    files = {f.relative_to(part).as_posix(): _sha256(f) for f in sorted(part.rglob("*")) if f.is_file()}
+    files = {f.relative_to(part).as_posix(): sha256(f) for f in sorted(part.rglob("*")) if f.is_file()}
     _save_json({"format": FORMAT, "facts": contents.facts, "files": files}, part / "manifest.json")
-    digest = _sha256(part / "manifest.json")
+    digest = sha256(part / "manifest.json")
     for directory in (part, *(d for d in part.rglob("*") if d.is_dir())):
         _sync(directory)
     return digest
@@ -398,12 +398,13 @@ def _load_json(path: Path) -> dict[str, Any]:
 def _verify(path: Path, digest: str) -> None:
     if not path.is_file():
         raise _DamagedError(f"{path} is missing: the checkpoint is not whole")
-    found = _sha256(path)
+    found = sha256(path)
     if found != digest:
         raise _DamagedError(f"{path} was changed after it was written: sha256 {found[:12]}, not {digest[:12]}")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -7,7 +7,6 @@ cascade/
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from unnoise.checkpoint import CheckpointError, replace_json
+from unnoise.checkpoint import CheckpointError, replace_json, sha256
 from unnoise.core.sampler import Sampler
 from unnoise.errors import UserError, nearest
 from unnoise.log import read_json
@@ -312,7 +311,7 @@ class System:
         try:
             for name, model in self.models.items():
                 model.save(part / name)
-            stages = {name: _sha256(part / name / "manifest.json") for name in self.models}
+            stages = {name: sha256(part / name / "manifest.json") for name in self.models}
             replace_json({"format": FORMAT, "stages": stages, "links": describe(self.links)}, part / RECORD)
             part.rename(path)
         except OSError as e:
@@ -365,7 +364,7 @@ def read(path: Path) -> tuple[tuple[str, ...], tuple[Link, ...]]:
         manifest = path / name / "manifest.json"
         if not manifest.is_file():
             raise CheckpointError(f"{manifest} is missing: the system is not whole")
-        if _sha256(manifest) != digest:
+        if sha256(manifest) != digest:
             raise CheckpointError(f"{manifest} was changed after it was written: stage {name!r} is another model")
     return tuple(stages), build(record["links"])
 
@@ -394,8 +393,3 @@ def _blank(model: Model) -> Tensor:
     if isinstance(blank, Mapping):
         return model.codec.decode({k: v.to(model.device) for k, v in blank.items()}).cpu()
     return model.codec.decode(blank.to(model.device)).cpu()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -20,6 +20,7 @@ from unnoise.modality import Image
 from unnoise.modality.plain import Plain
 from unnoise.model import Model
 from unnoise.recipe import Sampling
+from unnoise.sample.grids import KarrasGrid
 from unnoise.spec import build, describe
 from unnoise.trial import Judge, Trial
 
@@ -104,6 +105,14 @@ def test_the_number_of_steps_and_of_rows_can_be_asked_for() -> None:
     )
     assert [f.name for f in figures[:2]] == [f"bits per dimension, 5 steps, {v} variance" for v in ("small", "large")]
     assert said == ["the bound of 10 held-out rows over 5 steps"]
+
+
+def test_the_grid_that_is_asked_for_is_walked() -> None:
+    judge, data, grid = Bound(steps=(5,)), normals(30), KarrasGrid(sigma_min=0.05, rho=3)
+    model = Model(Exact(Normal()), Plain((4,), 3.0, 20.0))
+    without, asked = judge(model, data, Trial(10)), judge(model, data, Trial(10, settings={"grid": grid}))
+    model.sampling = Sampling(grid=grid)
+    assert asked == judge(model, data, Trial(10)) != without
 
 
 def test_the_recipe_from_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ from unnoise.errors import UserError
 from unnoise.metrics.figure import Figure, figure
 from unnoise.metrics.signal import bits_per_dimension
 from unnoise.model import Model
-from unnoise.sample.plan import check_interval
 from unnoise.trial import Trial
 
 CHUNK = 2048
@@ -61,8 +60,8 @@ class Bound:
         held_out, figures = bounded(model, data, trial), []
         rows = len(held_out["x"])
         for steps in [trial.settings["steps"]] if "steps" in trial.settings else self.steps:
-            levels = model.settings(steps=steps).levels(getattr(model.denoiser, "interval", (-math.inf, math.inf)))
-            check_interval(levels, getattr(model.denoiser, "interval", (-math.inf, math.inf)))
+            sampling = model.settings(grid=trial.settings.get("grid"), steps=steps)
+            levels = sampling.levels(getattr(model.denoiser, "interval", (-math.inf, math.inf)))
             assert isinstance(levels, Level)
             trial.say(f"the bound of {rows} held-out rows over {steps} steps")
             for var, bits in self._bits(model, held_out, levels, trial).items():
