@@ -22,6 +22,8 @@ RULES = "\n".join(line for line in CSS.splitlines() if line.startswith((".chart 
 
 TOLD = ("12_minutes", "20_minutes", "20_minutes_seed_1", "20_minutes_seed_2", "20_minutes_seed_3")
 """Trainings of `cifar10_classes`."""
+PEER = ("minute", "minutes", "20_minutes")
+"""Trainings of diffusers' U-Net."""
 
 
 def results(name: str) -> Any:
@@ -54,7 +56,8 @@ def quality_against_time() -> str:
         [point] = results(f"cifar10_classes_{name}.json")["points"]
         best = min((figure for guided, figure in distances(point) if guided), key=lambda figure: figure["samples"])
         lines["told the class"].append((point["minutes"], best))
-    lines["diffusers"] = [(p["minutes"], p["figures"][0]) for p in results("cifar10_peer_minutes.json")["points"]]
+    points = [point for name in PEER for point in results(f"cifar10_peer_{name}.json")["points"]]
+    lines["diffusers"] = [(point["minutes"], point["figures"][0]) for point in points]
     series = [Series(k, [(x, f["samples"]) for x, f in v], [f["error"] for _, f in v]) for k, v in lines.items()]
     return chart("FD-1280 of CIFAR-10", "minutes of training on one H200", "FD-1280 of 10,000 samples", series)
 
