@@ -5,7 +5,8 @@ import ast
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,26 +45,28 @@ def is_python(block: Block) -> bool:
         return False
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Every command line of ours: in blocks a line each (continued by a backslash), and in `code` within a sentence."""
-    for page in PAGES:
+def commands(first: str, pages: Sequence[Path] = PAGES) -> Iterator[tuple[str, str]]:
+    """Every command line that begins so: in blocks a line each (continued by a backslash), and in `code` within a
+    sentence."""
+    for page in pages:
         prose = page.read_text(encoding="utf8")
         for block in blocks(page):
             prose = prose.replace(block.text, "")
             for line in block.text.replace("\\\n", " ").splitlines():
                 bare = line.strip().removeprefix("$ ")
-                if bare.startswith("unnoise ") and not is_python(block):
+                if bare.startswith(first) and not is_python(block):
                     yield str(block), bare
-        for inline in re.findall(r"`(unnoise [^`]+)`", prose):
+        for inline in re.findall(rf"`({re.escape(first)}[^`]+)`", prose):
             yield str(page.relative_to(ROOT)), inline
 
 
-COMMANDS = sorted(set(commands()))
+COMMANDS = sorted(set(commands("unnoise ")))
+PROGRAMS = sorted(set(commands("python benchmarks/", [page for page in PAGES if page.name != "lab-log.md"])))
 
 
 def test_there_is_something_to_test() -> None:
     assert any(is_python(b) for b in blocks(ROOT / "README.md"))
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 5 and len(PROGRAMS) >= 5
 
 
 @pytest.mark.parametrize(("where", "command"), COMMANDS, ids=[c for _, c in COMMANDS])
@@ -92,6 +95,23 @@ def understood(o: argparse.Namespace) -> None:
         assert type(parse(o.sampler, Sampler, sample.Heun(), "--sampler")).__name__ in sample.__all__
     if getattr(o, "cond", None):
         assert conditions(o.cond)
+
+
+@pytest.mark.parametrize(("where", "command"), PROGRAMS, ids=[c for _, c in PROGRAMS])
+def test_a_program_has_the_options_that_it_is_given(where: str, command: str) -> None:
+    """Of those in benchmarks, which a page names; the lab log says how it was at the time."""
+    from unnoise import recipes
+    from unnoise.override import override
+
+    _, program, *words = shlex.split(command, comments=True)
+    source = (ROOT / program).read_text(encoding="utf8")
+    assert [w for w in words if w.startswith("-") and f'"{w}"' not in source] == [], f"{where}: {command}"
+    recipe = recipes.load(words[0])[0] if words and words[0] in recipes.names() else recipes.load("cifar10")[0]
+    for option, text in pairwise(words):
+        named = text.partition(":")[2].split(";")
+        settings = {"-s": [text], "--way": named, "--arm": named}.get(option, [])
+        for setting in filter(None, map(str.strip, settings)):
+            override(recipe, f"sampling.{setting}" if option == "--way" else setting)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(map(is_python, blocks(p)))], ids=lambda p: p.name)
