@@ -99,13 +99,13 @@ def understood(o: argparse.Namespace) -> None:
 
 @pytest.mark.parametrize(("where", "command"), PROGRAMS, ids=[c for _, c in PROGRAMS])
 def test_a_program_has_the_options_that_it_is_given(where: str, command: str) -> None:
-    """Of those in benchmarks, which a page names; the lab log says how it was at the time."""
+    """A program of benchmarks that a page tells a reader to run; the lab log's commands are of their time."""
     from unnoise import recipes
     from unnoise.override import override
 
     _, program, *words = shlex.split(command, comments=True)
     source = (ROOT / program).read_text(encoding="utf8")
-    assert [w for w in words if w.startswith("-") and f'"{w}"' not in source] == [], f"{where}: {command}"
+    assert [w for w in words if re.match("--?[a-z]", w) and f'"{w}"' not in source] == [], f"{where}: {command}"
     recipe = recipes.load(words[0])[0] if words and words[0] in recipes.names() else recipes.load("cifar10")[0]
     for option, text in pairwise(words):
         named = text.partition(":")[2].split(";")

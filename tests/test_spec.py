@@ -335,7 +335,7 @@ def test_a_build_is_checked_and_makes_fresh_modules() -> None:
     assert net() is not net() and net().width == 8
     assert net.replace(width=16)().width == 16 and net.args["width"] == 8
     assert net == Build(MLP, channels=2, width=8) != net.replace(width=16)
-    assert hash(net) == hash(Build(MLP, channels=2, width=8))
+    assert net == net.replace(dropout=0.0) and hash(net) == hash(net.replace(dropout=0.0))  # which is the default
     assert net.all_args()["blocks"] == 3 and net.all_args()["channels"] == 2
     with pytest.raises(TypeError, match="wdith"):
         Build(MLP, channels=2, wdith=8)

@@ -71,10 +71,10 @@ class Build(Pending, Generic[T]):
         return {k: {**defaults, **self.args}[k] for k in parameters}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Build) and self.cls is other.cls and dict(self.args) == dict(other.args)
+        return isinstance(other, Build) and self.cls is other.cls and self.all_args() == other.all_args()
 
     def __hash__(self) -> int:
-        return hash((self.cls, tuple(sorted(self.args))))
+        return hash(self.cls)
 
     def __repr__(self) -> str:
         return f"{self.cls.__name__}({', '.join(f'{k}={v!r}' for k, v in self.args.items())})"

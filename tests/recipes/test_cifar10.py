@@ -22,27 +22,28 @@ def differing(a: Recipe, b: Recipe) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("began", "name", "recipe"),
+    ("recipe", "names"),
     [
-        (cifar10.recipe(), "cifar10_7_minutes_seed_1", cifar10.recipe()),
-        (cifar10.recipe(), "cifar10_20_minutes_seed_1", cifar10_deep.recipe()),
-        (cifar10_classes.recipe(), "cifar10_classes_20_minutes_seed_3", cifar10_classes.recipe()),
+        (cifar10.recipe(), ["cifar10_7_minutes", "cifar10_7_minutes_seed_1"]),
+        (cifar10_deep.recipe(), ["cifar10_20_minutes_seed_1"]),
     ],
-    ids=["cifar10", "cifar10_deep", "cifar10_classes"],
+    ids=["cifar10", "cifar10_deep"],
 )
-def test_a_recipe_is_what_was_measured(began: Recipe, name: str, recipe: Recipe) -> None:
-    """The settings of the command and of the best way of the results that its docstring cites."""
-    found = json.loads((RESULTS / f"{name}.json").read_text())
-    words = shlex.split(found["command"])
-    for key, value in pairwise(words):
-        if key == "-s":
-            began = override(began, value)
-    measured = [m for m in found["points"][0]["measured"] if m["samples"] == 10_000]
-    best = min(measured, key=lambda m: m["figures"][0]["samples"])["way"]
-    ways = dict(value.split(":", 1) for key, value in pairwise(words) if key == "--way")
-    for setting in ways[best].split(";"):
-        began = override(began, f"sampling.{setting.strip()}")
-    assert differing(began, recipe) <= {"name", "samples"}
+def test_a_recipe_is_what_was_measured(recipe: Recipe, names: list[str]) -> None:
+    """`cifar10`, changed as the commands behind the figures change it, and sampled in the best way of the last."""
+    measured = cifar10.recipe()
+    for name in names:
+        found = json.loads((RESULTS / f"{name}.json").read_text())
+        options = [*pairwise(shlex.split(found["command"]))]
+        for key, value in options:
+            if key == "-s":
+                measured = override(measured, value)
+    points = [m for m in found["points"][0]["measured"] if m["samples"] == 10_000]
+    best = min(points, key=lambda m: m["figures"][0]["samples"])["way"]
+    [way] = [value for key, value in options if key == "--way" and value.startswith(f"{best}:")]
+    for setting in way.partition(":")[2].split(";"):
+        measured = override(measured, f"sampling.{setting.strip()}")
+    assert differing(measured, recipe) <= {"name", "samples"}
 
 
 def test_only_the_classes_differ() -> None:

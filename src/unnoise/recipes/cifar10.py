@@ -29,6 +29,7 @@ NET = Build(
 )
 MODEL = Build(Preconditioned, net=NET, parameterization=Edm(sigma_data=0.5))
 DENSITY = LogNormalSigma(mean=-1.2, std=1.2)
+GRID = KarrasGrid(sigma_min=0.005, sigma_max=80)
 
 
 def recipe() -> Recipe:
@@ -44,7 +45,7 @@ def recipe() -> Recipe:
         samples=4_650_000,
         sampling=Sampling(
             sampler=DPMpp2M(),
-            grid=KarrasGrid(sigma_min=0.005, sigma_max=80),
+            grid=GRID,
             steps=18,
             autoguidance=2.0,
             weaker=0.25,

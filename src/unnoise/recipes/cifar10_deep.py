@@ -15,7 +15,6 @@ from unnoise.data import Mirror
 from unnoise.recipe import Recipe
 from unnoise.recipes import cifar10
 from unnoise.sample import UniPC
-from unnoise.sample.grids import KarrasGrid
 
 NET = cifar10.NET.replace(blocks=(1, 4, 4), dropout=0.05, noise_scale=100.0)
 
@@ -32,7 +31,7 @@ def recipe() -> Recipe:
         sampling=replace(
             base.sampling,
             sampler=UniPC(p=3),
-            grid=KarrasGrid(sigma_min=0.005, sigma_max=80, rho=6),
+            grid=replace(cifar10.GRID, rho=6),
             steps=24,
             autoguidance=2.5,
             weaker=0.4,
