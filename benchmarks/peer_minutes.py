@@ -1,12 +1,13 @@
-"""What a peer reaches after so many minutes: `minutes.py` for diffusers' U-Net, trained as well as a user can.
+"""What a peer reaches after so many minutes: `minutes.py` for diffusers' U-Net, with DDPM's settings, made fast.
 
     python benchmarks/peer_minutes.py cifar10 [--minutes 7] [--steps 100] [--many 7] [--out FILE.json]
 
 The data and the judge are those of the recipe. The network is DDPM's for CIFAR-10 in diffusers' UNet2DModel, trained as
 `throughput.py` trains it at its best: bf16, channels_last, compiled, fused AdamW at 2e-4, batches of 256. Added to that
 are what its examples and the paper have: pictures mirrored at random, a warm-up of 500 steps, a cosine over the
-minutes, an average of decay min(0.9999, (1 + n) / (10 + n)). Samples are of diffusers' DDIMScheduler with clipped
-estimates. Each point is a run of its own; seconds, seeds and repeats count as in `minutes.py`. Needs the extra `peers`.
+minutes, an average of decay min(0.9999, (1 + n) / (10 + n)). Attention has DDPM's one head, AdamW torch's decay of
+weights. Samples are of diffusers' DDIMScheduler with clipped estimates. Each point is a run of its own; seconds, seeds
+and repeats count as in `minutes.py`. Needs the extra `peers`.
 """
 
 from __future__ import annotations

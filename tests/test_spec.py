@@ -322,9 +322,26 @@ def test_what_cannot_be_described_says_so() -> None:
 
     with pytest.raises(SpecError, match=r"self\.size = size"):
         describe(Forgetful(3))
+
+    class Open(nn.Module):
+        def __init__(self, size: int = 1, **more: int) -> None:
+            super().__init__()
+            self.size, self.more = size, more
+
+    for value in (Open(more=3), Build(Open, more=3)):  # {"more": {"more": 3}} would build another
+        with pytest.raises(SpecError, match=r"Open cannot be saved: its constructor takes \*\*more"):
+            describe(value)
     for value in (torch.ones(2), object(), {1, 2}, lambda: 0, Level(torch.ones(()), torch.ones(())).logsnr):
         with pytest.raises(SpecError):
             describe(value)
+
+
+class Bare(nn.Module):
+    """Without a constructor of its own."""
+
+
+def test_a_module_without_arguments_is_described() -> None:
+    assert list(describe(Bare())) == ["$type"] and type(build(describe(Bare()), [Bare])) is Bare
 
 
 # Build --------------------------------------------------------------------------------------------------------------

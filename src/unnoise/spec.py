@@ -66,7 +66,7 @@ class Build(Pending, Generic[T]):
 
     def all_args(self) -> dict[str, Any]:
         """Every argument, defaults included."""
-        parameters = inspect.signature(self.cls).parameters
+        parameters = _arguments(self.cls)
         defaults = {k: p.default for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
         return {k: {**defaults, **self.args}[k] for k in parameters}
 
@@ -89,7 +89,7 @@ def fields_of(value: Any) -> dict[str, Any]:
     if isinstance(value, nn.Module):
         out = {}
         cls = _class_of(value)
-        for name in inspect.signature(cls).parameters:
+        for name in _arguments(cls):
             if not hasattr(value, name):
                 raise SpecError(
                     f"{cls.__name__} cannot be saved: it does not keep its argument {name!r}; "
@@ -98,6 +98,20 @@ def fields_of(value: Any) -> dict[str, Any]:
             out[name] = getattr(value, name)
         return out
     raise SpecError(f"{value!r} of type {type(value).__name__} is neither a dataclass nor a module")
+
+
+def _arguments(cls: type[Any]) -> Mapping[str, inspect.Parameter]:
+    """What a constructor takes, by name."""
+    if cls.__init__ is nn.Module.__init__:
+        return {}
+    parameters = inspect.signature(cls).parameters
+    for p in parameters.values():
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            raise SpecError(
+                f"{cls.__name__} cannot be saved: its constructor takes {p}, which have no names to be rebuilt by; "
+                "write its arguments out"
+            )
+    return parameters
 
 
 def _class_of(value: Any) -> type[Any]:
